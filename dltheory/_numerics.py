@@ -1,0 +1,78 @@
+"""Numerically safe forms of functions that are singular where theory needs them: logs, norms, matrix roots."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dltheory.typing import Array
+
+__all__ = ["jittered_cholesky", "psd_sqrt", "safe_log", "safe_norm"]
+
+
+def safe_log(x: Array) -> Array:
+    """log x where x > 0, minus infinity elsewhere; the gradient is 1/x where x > 0 and 0 elsewhere, never NaN.
+
+    >>> safe_log(jnp.array([1.0, 0.0]))
+    Array([  0., -inf], dtype=float32)
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
+
+
+def safe_norm(x: Array, axis: int | None = None) -> Array:
+    """Euclidean norm along `axis` (of all entries by default); its gradient at the zero vector is 0 instead of NaN.
+
+    >>> jax.grad(safe_norm)(jnp.zeros(2))
+    Array([0., 0.], dtype=float32)
+    """
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
+    zero = scale == 0
+    unit = x / jnp.where(zero, 1.0, scale)  # squares of the entries neither overflow nor underflow
+    total = jnp.sum(unit**2, axis=axis, keepdims=True)
+    norm = jnp.where(zero, 0.0, scale * jnp.sqrt(jnp.where(zero, 1.0, total)))
+    return jnp.squeeze(norm, axis)
+
+
+def psd_sqrt(matrix: Array) -> Array:
+    """Symmetric square root of a positive semi-definite matrix [d, d]; eigenvalues below zero count as rounding.
+
+    >>> psd_sqrt(jnp.array([[4.0, 0.0], [0.0, 0.0]]))
+    Array([[2., 0.],
+           [0., 0.]], dtype=float32)
+    """
+    values, vectors = jnp.linalg.eigh(matrix)
+    return (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
+
+
+def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Array]:
+    """Cholesky factor of a positive semi-definite matrix, after the least multiple of the identity that makes it work.
+
+    Tries no jitter, then machine epsilon times the mean of the diagonal, then doubles.
+
+    Args:
+        matrix: symmetric positive semi-definite up to rounding, shape [d, d].
+        max_doublings: how often the jitter may be doubled.
+
+    Returns:
+        The lower factor [d, d], NaN if no jitter sufficed, and the jitter [] that was added.
+
+    >>> factor, jitter = jittered_cholesky(jnp.ones((2, 2)))
+    >>> bool(jnp.allclose(factor @ factor.T, jnp.ones((2, 2)), atol=1e-5))
+    True
+    """
+    unit = jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diag(matrix))
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+
+    def failed(carry):
+        tries, factor, _ = carry
+        return jnp.isnan(factor).any() & (tries <= max_doublings)
+
+    def retry(carry):
+        tries, _, jitter = carry
+        jitter = jnp.where(tries == 0, unit, 2 * jitter)
+        return tries + 1, jnp.linalg.cholesky(matrix + jitter * identity), jitter
+
+    start = (0, jnp.linalg.cholesky(matrix), jnp.zeros((), matrix.dtype))
+    _, factor, jitter = jax.lax.while_loop(failed, retry, start)
+    return factor, jitter
