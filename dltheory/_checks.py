@@ -7,6 +7,7 @@ A wrong value inside an array cannot stop a compiled program; it is checked only
 from __future__ import annotations
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
@@ -14,6 +15,8 @@ from jax.experimental import checkify
 from dltheory.typing import Array, ArrayLike
 
 __all__ = ["require", "shapes"]
+
+_ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 
 def shapes(**arguments: tuple[ArrayLike, str]) -> dict[str, int]:
@@ -41,7 +44,7 @@ def shapes(**arguments: tuple[ArrayLike, str]) -> dict[str, int]:
     origin: dict[str, str] = {}
     for name, (array, pattern) in arguments.items():
         symbols = pattern.split()
-        if not isinstance(array, ArrayLike):
+        if not isinstance(array, _ARRAY_TYPES):
             kind = type(array).__name__
             raise ValueError(f"`{name}` must be an array of shape {_brackets(symbols)}, got {kind}")
         actual = jnp.shape(array)
@@ -56,7 +59,7 @@ def shapes(**arguments: tuple[ArrayLike, str]) -> dict[str, int]:
             clauses = [f"{s} = {sizes[s]} (from `{origin[s]}`)" for s in dict.fromkeys(symbols) if s in sizes]
             where = f" with {', '.join(clauses)}" if clauses else ""
             raise ValueError(f"`{name}` must have shape {_brackets(symbols)}{where}, got {_brackets(actual)}") from None
-        origin |= {symbol: name for symbol in known.keys() - sizes.keys()}
+        origin |= dict.fromkeys(known.keys() - sizes.keys(), name)
         sizes = known
     return sizes
 

@@ -11,7 +11,7 @@ __all__ = ["jittered_cholesky", "psd_sqrt", "safe_log", "safe_norm"]
 
 
 def safe_log(x: Array) -> Array:
-    """log x where x > 0, minus infinity elsewhere; the gradient is 1/x where x > 0 and 0 elsewhere, never NaN.
+    """Log x where x > 0, minus infinity elsewhere; the gradient is 1/x where x > 0 and 0 elsewhere, never NaN.
 
     >>> safe_log(jnp.array([1.0, 0.0]))
     Array([  0., -inf], dtype=float32)

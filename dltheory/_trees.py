@@ -9,7 +9,7 @@ import optax
 from dltheory._numerics import safe_norm
 from dltheory.typing import Array, PRNGKey, PyTree
 
-__all__ = ["tree_normal_like", "tree_norm", "tree_unit"]
+__all__ = ["tree_norm", "tree_normal_like", "tree_unit"]
 
 
 def tree_norm(tree: PyTree) -> Array:
