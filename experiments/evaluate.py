@@ -59,7 +59,7 @@ class Record:
 
 
 def evaluate(claim: Claim, *, seed: int = 0, tier: str = "quick") -> Record:
-    """Runs one claim in this process, in double precision.
+    """Runs one claim in this process, in double precision, with implicit rank promotion forbidden.
 
     Whatever goes wrong inside the claim becomes its verdict `error`; nothing is raised but `KeyboardInterrupt`. What
     the claim prints is kept in the record.
@@ -74,7 +74,7 @@ def evaluate(claim: Claim, *, seed: int = 0, tier: str = "quick") -> Record:
     started = time.perf_counter()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), _compile_clock() as compiling:
         try:
-            with jax.enable_x64():
+            with jax.enable_x64(), jax.numpy_rank_promotion("raise"):
                 _judge_claim(claim, seed, tier, record)
         except Exception as error:
             record.verdict, record.reason = Verdict.ERROR, f"{type(error).__name__}: {error}"

@@ -122,8 +122,10 @@ class AtMost:
         size = np.maximum(np.abs(m), np.abs(p))
         slack = self.atol + self.rtol * np.where(np.isfinite(size), size, 0.0)
         excess = np.where(over <= 0, 0.0, _ratio(over, slack))
+        with np.errstate(invalid="ignore"):
+            relative = np.where(np.isinf(over), np.sign(over), over / np.where(size > 0, size, 1.0))
         tightness = _tightness(m, p) if self.sign > 0 else _tightness(p, m)
-        worst = int(np.argmax(excess)) if excess.any() else int(np.argmax(over / np.where(size > 0, size, 1.0)))
+        worst = int(np.argmax(excess)) if excess.any() else int(np.argmax(relative))
         relation = "<=" if self.sign > 0 else ">="
         broken = int(np.sum(excess > 1))
         reason = (
@@ -131,8 +133,7 @@ class AtMost:
             if not broken
             else f"{broken} of {m.size} break the bound; worst: {m[worst]:.6g} {relation} {p[worst]:.6g}"
         )
-        margin = -over[worst] / size[worst] if size[worst] > 0 else 0.0
-        return Judgement(_by_excess(excess[worst]), reason, margin, m[worst], p[worst], tightness=tightness)
+        return Judgement(_by_excess(excess[worst]), reason, -relative[worst], m[worst], p[worst], tightness=tightness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +340,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, *, signed: bool = Fal
 
 def _tightness(small: np.ndarray, large: np.ndarray) -> float | None:
     usable = np.isfinite(small) & np.isfinite(large) & (large > 0)
-    return float(np.max(small[usable] / large[usable])) if usable.any() else None
+    with np.errstate(over="ignore"):
+        return float(np.max(small[usable] / large[usable])) if usable.any() else None
 
 
 def _by_excess(excess: float) -> Verdict:
