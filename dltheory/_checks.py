@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from dltheory.typing import Array, ArrayLike
+from dltheory.typing import Array, ArrayLike, PyTree
 
-__all__ = ["require", "shapes"]
+__all__ = ["alike", "leading_axis", "require", "shapes"]
 
 _ARRAY_TYPES = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
@@ -64,7 +64,44 @@ def shapes(**arguments: tuple[ArrayLike, str]) -> dict[str, int]:
     return sizes
 
 
-def require(condition: bool | Array, message: str) -> None:
+def alike(**trees: PyTree) -> None:
+    """Checks that pytrees have the structure and the shapes of the first of them.
+
+    Raises:
+        ValueError: names the first tree that differs.
+
+    >>> alike(params={"w": jnp.ones(3)}, vector={"w": jnp.ones(2)})
+    Traceback (most recent call last):
+    ...
+    ValueError: `vector` must have the shapes of `params`, {'w': [3]}, got {'w': [2]}
+    """
+    (reference, first), *others = trees.items()
+    wanted = _tree_shapes(first)
+    for name, tree in others:
+        if (got := _tree_shapes(tree)) != wanted:
+            raise ValueError(f"`{name}` must have the shapes of `{reference}`, {wanted}, got {got}")
+
+
+def leading_axis(**trees: PyTree) -> int:
+    """Checks that all leaves of a pytree (or of several) share their leading axis, and returns its size.
+
+    Raises:
+        ValueError: names the first tree with a leaf that differs, or whose leading axis is empty.
+
+    >>> leading_axis(points={"w": jnp.ones((5, 3)), "b": jnp.ones(5)})
+    5
+    """
+    sizes: set[int] = set()
+    for name, tree in trees.items():
+        leaves = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+        sizes |= {shape[0] if shape else 0 for shape in leaves}
+        if len(sizes) != 1 or 0 in sizes:
+            got = ", ".join(map(_brackets, leaves))
+            raise ValueError(f"leaves of `{name}` must share one leading axis of at least 1, got shapes {got}")
+    return sizes.pop()
+
+
+def require(condition: bool | np.bool_ | Array, message: str) -> None:
     """Demands a condition on a setting: at once if it is a Python truth value, under `debug.checked` if it is an array.
 
     Args:
@@ -90,6 +127,10 @@ def _expected(symbol: str, sizes: dict[str, int]) -> object:
     if symbol == "*":
         return None
     return sizes.get(symbol) if symbol.isidentifier() else int(symbol)
+
+
+def _tree_shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: list(jnp.shape(leaf)), tree)
 
 
 def _brackets(sizes: object) -> str:

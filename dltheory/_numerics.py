@@ -42,7 +42,7 @@ def psd_sqrt(matrix: Array) -> Array:
            [0., 0.]], dtype=float32)
     """
     values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
+    return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
 
 
 def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Array]:

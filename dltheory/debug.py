@@ -19,7 +19,8 @@ def checked(fn: Callable[P, R]) -> Callable[P, R]:
 
     The functions of this library state what values they accept (a probability lies in [0, 1], a step size is positive).
     A compiled program cannot stop at a bad value, so those checks cost nothing and do nothing until this wrapper
-    discharges them. `fn` may be jitted, but the wrapper itself must be called outside of `jit`.
+    discharges them. `fn` may be jitted, but the wrapper itself must be called outside of `jit`. JAX drops checks inside
+    a `lax.scan` that is differentiated in reverse mode: check such a function before differentiating it.
 
     Args:
         fn: any function that calls the library.

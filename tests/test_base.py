@@ -1,0 +1,160 @@
+"""The base layer: checks of shapes and values, safe numerics, tree algebra, debug mode."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+from dltheory._checks import require, shapes
+from dltheory._numerics import jittered_cholesky, psd_sqrt, safe_log, safe_norm
+from dltheory._trees import tree_norm, tree_normal_like, tree_unit
+from dltheory.debug import checked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        ({"x": (np.ones((5, 3)), "n d"), "y": (np.ones(3), "d")}, {"n": 5, "d": 3}),
+        ({"t": (1.0, "")}, {}),
+        ({"t": (2, "")}, {}),
+        ({"x": (np.ones((4, 2, 3)), "... d")}, {"d": 3}),
+        ({"x": (np.ones(3), "... d")}, {"d": 3}),
+        ({"x": (np.ones((4, 2)), "* 2")}, {}),
+        ({"x": (np.ones((0, 2)), "n d")}, {"n": 0, "d": 2}),
+        ({"a": (np.ones((2, 2)), "d d")}, {"d": 2}),
+    ],
+)
+def test_shapes_that_fit(arguments, sizes):
+    assert shapes(**arguments) == sizes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": (np.ones((5, 3)), "n d"), "mean": (np.zeros(4), "d")},
+         "`mean` must have shape [d] with d = 3 (from `x`), got [4]"),
+        ({"x": (np.ones(5), "n d")}, "`x` must have shape [n, d], got [5]"),
+        ({"a": (np.ones((2, 3)), "d d")}, "`a` must have shape [d, d], got [2, 3]"),
+        ({"t": (np.ones(1), "")}, "`t` must have shape [], got [1]"),
+        ({"x": (np.ones((4, 3)), "* 2")}, "`x` must have shape [*, 2], got [4, 3]"),
+        ({"x": (np.ones(3), "d"), "y": (np.ones((2, 4)), "... d")},
+         "`y` must have shape [..., d] with d = 3 (from `x`), got [2, 4]"),
+        ({"x": ([1.0, 2.0], "n")}, "`x` must be an array of shape [n], got list"),
+        ({"x": (None, "n")}, "`x` must be an array of shape [n], got NoneType"),
+    ],
+)
+def test_shapes_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
+        shapes(**arguments)
+    assert str(error.value) == message
+
+
+def test_shapes_under_transformations():
+    def mean(x):
+        shapes(x=(x, "n"))
+        return jnp.mean(x)
+
+    for transformed, argument in (
+        (jax.jit(mean), jnp.array(1.0)),
+        (jax.grad(mean), jnp.array(1.0)),
+        (jax.vmap(mean), jnp.ones(3)),
+    ):
+        with pytest.raises(ValueError, match=r"`x` must have shape \[n\], got \[\]"):
+            transformed(argument)
+
+
+def _root(x):
+    require(x >= 0, "`x` must be non-negative, as in {x: x >= 0}")
+    return jnp.sqrt(jnp.sum(x))
+
+
+def test_require_refuses_a_setting_at_once():
+    require(True, "fine")
+    require(np.bool_(True), "fine")
+    with pytest.raises(ValueError, match="`momentum` must be below 1"):
+        require(1.5 < 1, "`momentum` must be below 1")
+    with pytest.raises(ValueError, match="too big"):
+        require(np.bool_(False), "too big")
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap, lambda f: jax.jit(jax.vmap(f))])
+def test_values_are_checked_only_in_debug_mode(transform):
+    bad, good = jnp.array([[1.0, -3.0]]), jnp.array([[1.0, 3.0]])
+    fn = transform(_root)
+    fn(bad)
+    with pytest.raises(ValueError, match=r"`x` must be non-negative, as in \{x: x >= 0\}") as error:
+        checked(fn)(bad)
+    assert isinstance(error.value, checkify.JaxRuntimeError)
+    np.testing.assert_allclose(checked(fn)(good), fn(good))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        jax.grad(lambda x: _root(x[0])),
+        jax.hessian(lambda x: _root(x[0])),
+        lambda x: jax.lax.scan(lambda total, row: (total + _root(row), None), 0.0, x)[0],
+        lambda x: jax.lax.cond(x.sum() < 0, lambda x: _root(x[0]), lambda x: 0.0, x),
+    ],
+)
+def test_checked_reaches_through_gradients_and_control_flow(fn):
+    with pytest.raises(ValueError, match="`x` must be non-negative"):
+        checked(fn)(jnp.array([[1.0, -3.0]]))
+
+
+def test_safe_log_and_its_gradient_at_zero(x64):
+    x = jnp.array([0.0, 0.5, 2.0, -1.0])
+    np.testing.assert_allclose(safe_log(x), [-np.inf, np.log(0.5), np.log(2.0), -np.inf])
+    np.testing.assert_allclose(jax.vmap(jax.grad(safe_log))(x), [0.0, 2.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e30, 1e300])
+def test_safe_norm_neither_overflows_nor_underflows(scale, x64):
+    x = scale * np.random.default_rng(0).normal(size=(3, 4))
+    expected = scale * np.linalg.norm(x / scale)
+    np.testing.assert_allclose(safe_norm(jnp.asarray(x)), expected, rtol=1e-14)
+    np.testing.assert_allclose(jax.grad(safe_norm)(jnp.asarray(x)), x / expected, rtol=1e-13)
+    rows = scale * np.linalg.norm(x / scale, axis=1)
+    np.testing.assert_allclose(safe_norm(jnp.asarray(x), axis=1), rows, rtol=1e-14)
+
+
+def test_safe_norm_at_zero_and_of_nothing():
+    assert float(safe_norm(jnp.zeros(0))) == 0.0
+    np.testing.assert_array_equal(jax.grad(safe_norm)(jnp.zeros(3)), np.zeros(3))
+    np.testing.assert_array_equal(jax.hessian(safe_norm)(jnp.zeros(2)), np.zeros((2, 2)))
+
+
+def test_psd_sqrt(x64):
+    factor = np.random.default_rng(0).normal(size=(5, 3))
+    matrix = jnp.asarray(factor @ factor.T)  # rank 3
+    root = psd_sqrt(matrix)
+    np.testing.assert_allclose(root @ root, matrix, atol=1e-12)
+    np.testing.assert_allclose(root, root.T, atol=1e-12)
+    assert np.linalg.eigvalsh(root).min() > -1e-7
+
+
+def test_jittered_cholesky(x64):
+    definite = jnp.array([[2.0, 0.5], [0.5, 1.0]])
+    factor, jitter = jittered_cholesky(definite)
+    assert float(jitter) == 0.0
+    np.testing.assert_allclose(factor, np.linalg.cholesky(definite))
+    singular = jnp.ones((6, 6))
+    factor, jitter = jax.jit(jittered_cholesky)(singular)
+    assert 0 < float(jitter) < 1e-12
+    np.testing.assert_allclose(factor @ factor.T, singular, atol=1e-12)
+    factor, _ = jittered_cholesky(-jnp.eye(2))
+    assert np.isnan(factor).any()
+
+
+def test_trees():
+    tree = {"a": jnp.array([3.0, 0.0]), "b": (jnp.array(4.0),)}
+    assert float(tree_norm(tree)) == 5.0
+    assert float(tree_norm(tree_unit(tree))) == pytest.approx(1.0)
+    zero = jax.tree.map(jnp.zeros_like, tree)
+    assert float(tree_norm(tree_unit(zero))) == 0.0
+    np.testing.assert_array_equal(jax.grad(tree_norm)(zero)["a"], np.zeros(2))
+    noise = tree_normal_like(jax.random.key(0), {"a": jnp.zeros(2000, jnp.bfloat16), "b": jnp.zeros(2000)})
+    assert noise["a"].dtype == jnp.bfloat16
+    assert abs(float(jnp.std(noise["b"])) - 1) < 5 / np.sqrt(2 * 2000)
+    assert abs(float(jnp.corrcoef(noise["a"].astype(float), noise["b"])[0, 1])) < 5 / np.sqrt(2000)
