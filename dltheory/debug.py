@@ -38,7 +38,7 @@ def checked(fn: Callable[P, R]) -> Callable[P, R]:
     >>> checked(background.entropy)(jnp.array([0.5, 0.75]))
     Traceback (most recent call last):
     ...
-    jax._src.checkify.JaxRuntimeError: `p` must be non-negative and sum to 1 (`check` failed)
+    jax...JaxRuntimeError: `p` must be non-negative and sum to 1 (`check` failed)
     """
 
     @functools.wraps(fn)
