@@ -1,0 +1,90 @@
+"""Optimization: gradient descent and its descendants, as optax transformations and with their trajectories in view."""
+
+from dltheory.optimization.adaptive import AdagradState, adagrad, adam, adam_max_step, adamw, amsgrad
+from dltheory.optimization.descent import (
+    GradientFlow,
+    gradient_descent,
+    gradient_flow,
+    steepest_descent_direction,
+)
+from dltheory.optimization.momentum import (
+    MomentumSettings,
+    NesterovState,
+    heavy_ball,
+    heavy_ball_optimal,
+    heavy_ball_quadratic_rate,
+    nesterov,
+    nesterov_optimal,
+    nesterov_quadratic_rate,
+    terminal_velocity,
+)
+from dltheory.optimization.newton import (
+    NewtonCgDirection,
+    NewtonCgState,
+    NewtonDirection,
+    NewtonState,
+    hessian_vector_product,
+    newton,
+    newton_cg,
+    newton_cg_direction,
+    newton_direction,
+)
+from dltheory.optimization.objectives import (
+    Objective,
+    huber,
+    log_sum_exp,
+    quadratic,
+    ridge_logistic,
+    sine_quadratic,
+)
+from dltheory.optimization.signs import ErrorFeedbackState, error_feedback_sign_sgd, sign_sgd
+from dltheory.optimization.stochastic import SvrgRun, minibatch_gradient, sample_batch, svrg, svrg_gradient
+from dltheory.optimization.trajectories import Trajectory, run_online, run_optimizer
+
+__all__ = [
+    "AdagradState",
+    "ErrorFeedbackState",
+    "GradientFlow",
+    "MomentumSettings",
+    "NesterovState",
+    "NewtonCgDirection",
+    "NewtonCgState",
+    "NewtonDirection",
+    "NewtonState",
+    "Objective",
+    "SvrgRun",
+    "Trajectory",
+    "adagrad",
+    "adam",
+    "adam_max_step",
+    "adamw",
+    "amsgrad",
+    "error_feedback_sign_sgd",
+    "gradient_descent",
+    "gradient_flow",
+    "heavy_ball",
+    "heavy_ball_optimal",
+    "heavy_ball_quadratic_rate",
+    "hessian_vector_product",
+    "huber",
+    "log_sum_exp",
+    "minibatch_gradient",
+    "nesterov",
+    "nesterov_optimal",
+    "nesterov_quadratic_rate",
+    "newton",
+    "newton_cg",
+    "newton_cg_direction",
+    "newton_direction",
+    "quadratic",
+    "ridge_logistic",
+    "run_online",
+    "run_optimizer",
+    "sample_batch",
+    "sign_sgd",
+    "sine_quadratic",
+    "steepest_descent_direction",
+    "svrg",
+    "svrg_gradient",
+    "terminal_velocity",
+]
