@@ -34,8 +34,10 @@ __all__ = [
     "ProbabilityAtMost",
     "Slope",
     "Verdict",
+    "clopper_pearson",
     "criterion",
     "fit_slope",
+    "joint_quantile",
 ]
 
 FAMILY_ERROR = 1e-3
@@ -100,10 +102,14 @@ class Equal:
         m, p = _flat(measured, predicted)
         with np.errstate(invalid="ignore"):
             error = np.where(m == p, 0.0, np.abs(m - p))
-            excess = _ratio(error, self.atol + self.rtol * np.where(np.isfinite(p), np.abs(p), 0.0))
+            excess = _ratio(error, self.allowance(p))
         worst = int(np.argmax(excess))
         reason = f"largest deviation {error[worst]:.3g}, {excess[worst]:.3g} of the tolerance, in {m.size} numbers"
         return Judgement(_by_excess(excess[worst]), reason, 1 - excess[worst], m[worst], p[worst])
+
+    def allowance(self, p: np.ndarray) -> np.ndarray:
+        """The deviation that each predicted number allows."""
+        return self.atol + self.rtol * np.where(np.isfinite(p), np.abs(p), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +199,7 @@ class Mean:
     def __call__(self, measured: Curves, predicted: Curves, /) -> Judgement:
         """Compares the worst cell with its interval."""
         m, p, error = _flat_with_error(measured, predicted)
-        z = _joint_quantile(m.size)
+        z = joint_quantile(m.size)
         excess = _ratio(np.abs(m - p), z * error)
         worst = int(np.argmax(excess))
         wide = z * error > np.maximum(self.resolution * np.abs(p), self.floor)
@@ -215,7 +221,7 @@ class MeanAtMost:
     def __call__(self, measured: Curves, predicted: Curves, /) -> Judgement:
         """Confirms if all upper limits are below the bound, refutes if some lower limit is above it."""
         m, p, error = _flat_with_error(measured, predicted)
-        width = _joint_quantile(m.size) * error
+        width = joint_quantile(m.size) * error
         worst = int(np.argmax(_ratio(m + width - p, np.maximum(np.abs(p), width), signed=True)))
         return _judge_interval(m - width, m + width, m, p, error, worst)
 
@@ -228,10 +234,7 @@ class ProbabilityAtMost:
         """Confirms if all upper limits are below the bound, refutes if some lower limit is above it."""
         m, p = _flat(measured, predicted)
         trials = _field(measured, "trials")
-        events = np.round(m * trials)
-        alpha = ERROR_PER_CLAIM / (2 * m.size)
-        low = np.where(events > 0, stats.beta.ppf(alpha, events, trials - events + 1), 0.0)
-        high = np.where(events < trials, stats.beta.isf(alpha, events + 1, trials - events), 1.0)
+        low, high = clopper_pearson(m, trials)
         error = np.sqrt(m * (1 - m) / trials)
         return _judge_interval(low, high, m, p, error, int(np.argmax(high - p)))
 
@@ -265,6 +268,15 @@ class Ordering:
             reason = f"closest pair: {m[i]:.5g} before {m[j]:.5g}; {wrong} of {lower.size} pairs in the wrong order"
             judgements.append(Judgement(verdict, reason, float(gap[worst]), float(m[j]), float(m[i])))
         return _worst(judgements)
+
+
+def clopper_pearson(frequencies: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence limits of the probabilities behind all the cells of a claim at once."""
+    events = np.round(frequencies * trials)
+    alpha = ERROR_PER_CLAIM / (2 * frequencies.size)
+    low = np.where(events > 0, stats.beta.ppf(alpha, events, trials - events + 1), 0.0)
+    high = np.where(events < trials, stats.beta.isf(alpha, events + 1, trials - events), 1.0)
+    return low, high
 
 
 def fit_slope(curve: Curve, log: str = "xy") -> tuple[float, float, float]:
@@ -327,7 +339,8 @@ def _flat_with_error(measured: Curves, predicted: Curves) -> tuple[np.ndarray, n
     return *_flat(measured, predicted), _field(measured, "standard_error")
 
 
-def _joint_quantile(cells: int) -> float:
+def joint_quantile(cells: int) -> float:
+    """Half-width, in standard errors, of confidence intervals that hold in all `cells` of a claim at once."""
     return float(stats.norm.isf(ERROR_PER_CLAIM / (2 * cells)))
 
 
