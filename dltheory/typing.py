@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
-__all__ = ["ApplyFn", "Array", "ArrayLike", "KernelFn", "LogDensityFn", "ObjectiveFn", "PRNGKey", "PyTree"]
+__all__ = ["ApplyFn", "Array", "ArrayLike", "KernelFn", "LogDensityFn", "ObjectiveFn", "PRNGKey", "PyTree", "Scalar"]
 
 Array = jax.Array
 PRNGKey = jax.Array
 PyTree = Any
+Scalar = float | Array  # a number, or an array of shape []
 
 
 class ObjectiveFn(Protocol):

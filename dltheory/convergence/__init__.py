@@ -1,0 +1,76 @@
+"""Convergence guarantees: conditions on objectives, their constants, and the rates that follow from them."""
+
+from dltheory.convergence.averaging import AveragedState, ema, polyak_average, suffix_average
+from dltheory.convergence.conditions import (
+    DescentCertificate,
+    StationaritySteps,
+    bregman_divergence,
+    bregman_integral,
+    convexity_gap,
+    descent_certificate,
+    is_stationary,
+    quadratic_upper_bound,
+    steps_to_stationarity,
+)
+from dltheory.convergence.constants import (
+    ConstantEstimate,
+    SpectrumBounds,
+    hessian_spectrum_bounds,
+    pl_constant,
+    smoothness_constant,
+    strong_convexity_constant,
+)
+from dltheory.convergence.rates import (
+    nesterov_rate_bound,
+    polyak_rate_bound,
+    sgd_convex_bound,
+    sgd_smooth_bound,
+    sgd_strongly_convex_bound,
+    stationarity_steps_bound,
+)
+from dltheory.convergence.stochastic import (
+    QuasiConvergence,
+    SgdMoments,
+    exact_sgd_moments,
+    gradient_noise,
+    inverse_power_schedule,
+    sgd_expected_progress,
+    sgd_progress_threshold,
+    sgd_quasi_convergence,
+)
+
+__all__ = [
+    "AveragedState",
+    "ConstantEstimate",
+    "DescentCertificate",
+    "QuasiConvergence",
+    "SgdMoments",
+    "SpectrumBounds",
+    "StationaritySteps",
+    "bregman_divergence",
+    "bregman_integral",
+    "convexity_gap",
+    "descent_certificate",
+    "ema",
+    "exact_sgd_moments",
+    "gradient_noise",
+    "hessian_spectrum_bounds",
+    "inverse_power_schedule",
+    "is_stationary",
+    "nesterov_rate_bound",
+    "pl_constant",
+    "polyak_average",
+    "polyak_rate_bound",
+    "quadratic_upper_bound",
+    "sgd_convex_bound",
+    "sgd_expected_progress",
+    "sgd_progress_threshold",
+    "sgd_quasi_convergence",
+    "sgd_smooth_bound",
+    "sgd_strongly_convex_bound",
+    "smoothness_constant",
+    "stationarity_steps_bound",
+    "steps_to_stationarity",
+    "strong_convexity_constant",
+    "suffix_average",
+]
