@@ -1,5 +1,92 @@
 """Background: the inequalities, divergences and distributions that the rest of the sheet rests on."""
 
-from dltheory.background.inequalities import hoeffding_bound
+from dltheory.background.distributions import bernoulli_logpmf, binomial_logpmf, exponential_logpdf, poisson_logpmf
+from dltheory.background.divergences import (
+    KlEstimate,
+    cross_entropy,
+    entropy,
+    kl_bernoulli,
+    kl_bernoulli_inverse,
+    kl_discrete,
+    kl_monte_carlo,
+)
+from dltheory.background.elementary import (
+    LogDeterminant,
+    geometric_limit,
+    geometric_partial_sum,
+    log1p_linear_error,
+    logdet_product,
+    ridge_function,
+)
+from dltheory.background.gaussian import (
+    gaussian_kl,
+    gaussian_kl_diag,
+    gaussian_log_mgf,
+    gaussian_logpdf,
+    gaussian_sample,
+)
+from dltheory.background.gaussian_process import GaussianProcessPosterior, gp_posterior, gp_sample
+from dltheory.background.inequalities import (
+    chernoff_bound,
+    dual_exponent,
+    hoeffding_bound,
+    hoeffding_sample_size,
+    holder_extremal,
+    holder_gap,
+    jensen_gap,
+    markov_bound,
+    p_norm,
+)
+from dltheory.background.mgf import (
+    bernoulli_log_mgf,
+    binomial_log_mgf,
+    empirical_log_mgf,
+    exponential_log_mgf,
+    log_mgf_of_sum,
+    moment_from_mgf,
+    poisson_log_mgf,
+)
 
-__all__ = ["hoeffding_bound"]
+__all__ = [
+    "GaussianProcessPosterior",
+    "KlEstimate",
+    "LogDeterminant",
+    "bernoulli_log_mgf",
+    "bernoulli_logpmf",
+    "binomial_log_mgf",
+    "binomial_logpmf",
+    "chernoff_bound",
+    "cross_entropy",
+    "dual_exponent",
+    "empirical_log_mgf",
+    "entropy",
+    "exponential_log_mgf",
+    "exponential_logpdf",
+    "gaussian_kl",
+    "gaussian_kl_diag",
+    "gaussian_log_mgf",
+    "gaussian_logpdf",
+    "gaussian_sample",
+    "geometric_limit",
+    "geometric_partial_sum",
+    "gp_posterior",
+    "gp_sample",
+    "hoeffding_bound",
+    "hoeffding_sample_size",
+    "holder_extremal",
+    "holder_gap",
+    "jensen_gap",
+    "kl_bernoulli",
+    "kl_bernoulli_inverse",
+    "kl_discrete",
+    "kl_monte_carlo",
+    "log1p_linear_error",
+    "log_mgf_of_sum",
+    "logdet_product",
+    "markov_bound",
+    "moment_from_mgf",
+    "p_norm",
+    "poisson_log_mgf",
+    "poisson_logpmf",
+    "ridge_function",
+]

@@ -1,0 +1,48 @@
+"""Terms that divergences and log-probabilities share, without cancellation and with finite derivatives."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dltheory.background.elementary import log1p_linear_error
+from dltheory.typing import Array
+
+__all__ = ["clipped_log", "relative_entropy_term"]
+
+
+def clipped_log(x: Array) -> Array:
+    """Log x, for x below the smallest normal number the logarithm of that.
+
+    So 0 log 0 is 0, and the derivative of x log x at 0 is a large finite number of the right sign.
+
+    >>> round(float(clipped_log(jnp.array(0.0))), 2)
+    -87.34
+    """
+    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+
+
+def relative_entropy_term(x: Array, y: Array, difference: Array) -> Array:
+    r"""The non-negative function x log(x / y) + y - x, to full relative precision also where x is close to y.
+
+    Sums of it over the cells of two distributions are their divergence; Loader (2000) builds log-probabilities of
+    counts from it, under the name bd0.
+
+    Args:
+        x: non-negative, shape [].
+        y: non-negative, shape [].
+        difference: y - x, given because the caller may know it without rounding, shape [].
+
+    Returns:
+        Shape []; y at x = 0, infinity where y = 0 < x.
+
+    >>> relative_entropy_term(jnp.array(1.0), jnp.array(2.0), jnp.array(1.0))
+    Array(0.3068528, dtype=float32)
+    """
+    near = jnp.abs(difference) < x / 2
+    center = jnp.where(near, x, 1.0)
+    close = -center * log1p_linear_error(jnp.where(near, difference, 0.0) / center)
+
+    tiny = jnp.finfo(difference.dtype).tiny
+    ratio = jnp.where(x > 0, x / jnp.where(y > 0, y, 1.0), tiny)
+    apart = x * jnp.log(jnp.where(near, 1.0, ratio)) + difference
+    return jnp.where(near, close, jnp.where((x > 0) & (y <= 0), jnp.inf, apart))
