@@ -48,7 +48,8 @@ def psd_sqrt(matrix: Array) -> Array:
 def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Array]:
     """Cholesky factor of a positive semi-definite matrix, after the least multiple of the identity that makes it work.
 
-    Tries no jitter, then machine epsilon times the mean of the diagonal, then doubles.
+    Tries no jitter, then machine epsilon times the mean of the diagonal, then doubles. In derivatives the jitter counts
+    as a constant.
 
     Args:
         matrix: symmetric positive semi-definite up to rounding, shape [d, d].
@@ -61,8 +62,9 @@ def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Ar
     >>> bool(jnp.allclose(factor @ factor.T, jnp.ones((2, 2)), atol=1e-5))
     True
     """
-    unit = jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diag(matrix))
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    fixed = jax.lax.stop_gradient(matrix)  # the search is a loop of unknown length, which has no reverse derivative
+    unit = jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diag(fixed))
 
     def failed(carry):
         tries, factor, _ = carry
@@ -71,8 +73,8 @@ def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Ar
     def retry(carry):
         tries, _, jitter = carry
         jitter = jnp.where(tries == 0, unit, 2 * jitter)
-        return tries + 1, jnp.linalg.cholesky(matrix + jitter * identity), jitter
+        return tries + 1, jnp.linalg.cholesky(fixed + jitter * identity), jitter
 
-    start = (0, jnp.linalg.cholesky(matrix), jnp.zeros((), matrix.dtype))
-    _, factor, jitter = jax.lax.while_loop(failed, retry, start)
-    return factor, jitter
+    start = (0, jnp.linalg.cholesky(fixed), jnp.zeros((), matrix.dtype))
+    _, _, jitter = jax.lax.while_loop(failed, retry, start)
+    return jnp.linalg.cholesky(matrix + jitter * identity), jitter
