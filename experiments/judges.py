@@ -234,7 +234,7 @@ class ProbabilityAtMost:
         """Confirms if all upper limits are below the bound, refutes if some lower limit is above it."""
         m, p = _flat(measured, predicted)
         trials = _field(measured, "trials")
-        low, high = clopper_pearson(m, trials)
+        low, high = clopper_pearson(m, trials, m.size)
         error = np.sqrt(m * (1 - m) / trials)
         return _judge_interval(low, high, m, p, error, int(np.argmax(high - p)))
 
@@ -270,10 +270,10 @@ class Ordering:
         return _worst(judgements)
 
 
-def clopper_pearson(frequencies: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence limits of the probabilities behind all the cells of a claim at once."""
+def clopper_pearson(frequencies: np.ndarray, trials: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence limits of probabilities that hold in all `cells` of a claim at once."""
     events = np.round(frequencies * trials)
-    alpha = ERROR_PER_CLAIM / (2 * frequencies.size)
+    alpha = ERROR_PER_CLAIM / (2 * cells)
     low = np.where(events > 0, stats.beta.ppf(alpha, events, trials - events + 1), 0.0)
     high = np.where(events < trials, stats.beta.isf(alpha, events + 1, trials - events), 1.0)
     return low, high

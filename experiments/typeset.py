@@ -1,6 +1,6 @@
 r"""Prose with LaTeX between dollar signs as HTML with MathML.
 
-latex2mathml translates; what the translation gets wrong, or browsers would set wrongly (they implement MathML Core, which
+latex2mathml translates; what it gets wrong, or browsers would set wrongly (they implement MathML Core, which
 has fewer attributes than MathML 3), is repaired here.
 """
 
