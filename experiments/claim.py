@@ -161,14 +161,13 @@ TIERS = ("quick", "full")
 
 
 @functools.cache
-def all_claims() -> dict[str, Claim]:
-    """Every claim by name, chapters in alphabetical order: the ``CLAIMS`` of each module in ``experiments.claims``."""
-    package = importlib.import_module("experiments.claims")
+def all_claims(package: str = "experiments.claims") -> dict[str, Claim]:
+    """Every claim by name, chapters in alphabetical order: the ``CLAIMS`` of each module in `package`."""
     claims: dict[str, Claim] = {}
-    for info in pkgutil.iter_modules(package.__path__):
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if info.name.startswith("_"):
             continue
-        for claim in importlib.import_module(f"experiments.claims.{info.name}").CLAIMS:
+        for claim in importlib.import_module(f"{package}.{info.name}").CLAIMS:
             if claim.name in claims:
                 raise ValueError(f"two claims are named {claim.name!r}: give one of them a part")
             claims[claim.name] = claim

@@ -30,7 +30,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,20 @@ import numpy as np
 
 from experiments.claim import Claim
 from experiments.curves import Curve, Curves
+from experiments.errors import UsageError
 from experiments.evaluate import Record
 from experiments.judges import Verdict, criterion
 
-__all__ = ["RESULTS", "Run", "Store", "StoreError", "find_run", "load_run", "runs"]
+__all__ = ["RESULTS", "Run", "Store", "StoreError", "find_run", "load_run", "read_settings", "runs"]
 
 RESULTS = Path("results")  # below the working directory, which `python -m experiments` makes the repository
 
+_BEGINNING = {".lock", "claims", "run.json.tmp"}  # all that a run leaves that is killed before it has begun
 _RECORD_TYPES = {name: hint for name, hint in typing.get_type_hints(Record).items() if name != "curves"}
 
 
-class StoreError(Exception):
-    """A folder that cannot be used as asked; the message is one line for the user."""
+class StoreError(UsageError):
+    """A folder that cannot be used as asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Run:
 
     Attributes:
         path: its folder.
-        settings: tier ("quick" or "full"), seed, patterns (as typed, empty for the whole sheet), jobs, scheduler,
-            started and resumed (UTC, ISO 8601; equal if the run was never resumed).
+        settings: tier ("quick" or "full"), seed, patterns (as typed, empty for the whole sheet), package (of the
+            claims), jobs, scheduler, started and resumed (UTC, ISO 8601; equal if the run was never resumed).
         environment: versions, machine and commit, in words.
         digest: hash of the sources that computed it.
         selected: names of the claims that the run set out to check. Those without a record were not reached.
@@ -82,19 +84,24 @@ class Run:
         return self.path.resolve().name
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, *, only: Collection[str] | None = None) -> Run:
     """Reads a run; changes nothing on the disk.
 
     A record counts if it parses, is complete, lies under its own name, fits its curves, and agrees with the run on
     seed, tier and digest. Whatever does not is left out and named in `problems`.
 
+    Args:
+        path: the run's folder.
+        only: names of the claims whose records to read; all by default.
+
     Raises:
         StoreError: if the folder holds no readable ``run.json``.
     """
     head = _read_head(path)
+    wanted = None if only is None else {f"{_file_name(name)}.json" for name in only}
     records, problems = {}, []
-    for file in sorted(_listing(path / "claims")):
-        if file.suffix == ".json":
+    for file in _listing(path / "claims"):
+        if file.suffix == ".json" and (wanted is None or file.name in wanted):
             try:
                 record = _read_record(file)
                 _agree(record, head)
@@ -105,13 +112,13 @@ def load_run(path: Path) -> Run:
     return Run(path, settings, environment, digest, tuple(selected), records, tuple(problems))
 
 
-def runs(results: Path = RESULTS) -> list[Path]:
-    """Folders of the readable runs in `results`, the one last worked on first."""
-    found = []
+def runs(results: Path = RESULTS) -> dict[Path, dict[str, Any]]:
+    """Folders of the readable runs in `results` with their settings, the one last worked on first."""
+    found = {}
     for folder in _listing(results):
         with contextlib.suppress(StoreError):
-            found.append((_read_head(folder)["settings"]["resumed"], folder))
-    return [folder for _, folder in sorted(found, reverse=True)]
+            found[folder] = read_settings(folder)
+    return dict(sorted(found.items(), key=lambda item: item[1]["resumed"], reverse=True))
 
 
 def find_run(run: str | None = None, *, results: Path = RESULTS) -> Path:
@@ -123,11 +130,20 @@ def find_run(run: str | None = None, *, results: Path = RESULTS) -> Path:
     if run is None:
         for folder in runs(results):
             return folder
-        raise StoreError(f"no results in {results}/: python -m experiments run")
+        raise StoreError(f"there are no results in {results.resolve()}")
     for folder in (Path(run), results / run):
-        if (folder / "run.json").is_file():
+        if (folder / "run.json").exists():
             return folder
-    raise StoreError(f"no run at {run}, nor in {results}/")
+    raise StoreError(f"there is no run {run}, neither here nor in {results.resolve()}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run; see `Run`.
+
+    Raises:
+        StoreError: if the folder holds no readable ``run.json``.
+    """
+    return _read_head(path)["settings"]
 
 
 class Store:
@@ -136,7 +152,7 @@ class Store:
     Attributes:
         path: the folder.
         records: what is stored and trusted, by claim name.
-        problems: one line for each file that was found and moved aside.
+        problems: name and fault of each file that was found and moved aside.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any], registry: Mapping[str, Claim]) -> None:
@@ -146,7 +162,9 @@ class Store:
             StoreError: if another process has the folder open.
             OSError: if the folder cannot be written.
         """
-        self.path, self.records, self.problems = path, {}, []
+        self.path = path
+        self.records: dict[str, Record] = {}
+        self.problems: list[tuple[str, str]] = []
         (path / "claims").mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
         try:
@@ -171,7 +189,7 @@ class Store:
 
         Args:
             path: its folder, new or empty; by default one in `results` named after the time, the tier and the seed.
-            settings: tier, seed, patterns, jobs, scheduler.
+            settings: package, tier, seed, patterns, jobs, scheduler.
             environment: see `Run`.
             digest: see `Run`.
             claims: names of the claims that the run is to check.
@@ -185,7 +203,7 @@ class Store:
         if path is None:
             path = _new_folder(results, f"{now:%Y%m%dT%H%M%SZ}-{settings['tier']}-seed{settings['seed']}")
         else:
-            held = {file.name for file in _listing(path)} - {".lock", "claims"}  # all that a killed beginning leaves
+            held = {file.name for file in _listing(path)} - _BEGINNING
             if held:
                 holds = "a run already: --resume goes on with it" if "run.json" in held else "other files"
                 raise StoreError(f"{path} holds {holds}")
@@ -270,7 +288,7 @@ class Store:
         while target.exists():
             target, number = aside / f"{file.name}.{number}", number + 1
         file.rename(target)
-        self.problems.append(f"{file.name}: {reason}")
+        self.problems.append((file.name, reason))
 
 
 def _new_folder(results: Path, name: str) -> Path:
@@ -396,7 +414,9 @@ def _read_head(path: Path) -> dict[str, Any]:
 
 
 _HEAD_TYPES = {"settings": dict[str, Any], "environment": dict[str, Any], "digest": str, "claims": list[str]}
-_SETTINGS_TYPES = {"tier": str, "seed": int, "patterns": list[str], "started": str, "resumed": str}
+_SETTINGS_TYPES = {
+    "package": str, "tier": str, "seed": int, "patterns": list[str], "started": str, "resumed": str
+}  # fmt: skip
 
 
 def _read_record(file: Path) -> Record:

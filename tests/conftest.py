@@ -1,18 +1,12 @@
 """Settings that every test shares."""
 
-import os
-from pathlib import Path
-
 import jax
 import pytest
 
 from dltheory import platform
+from experiments import compilation_cache
 
-# Compiled programs are shared between workers, runs and the command line.
-_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dltheory" / "xla"
-jax.config.update("jax_compilation_cache_dir", str(_cache))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+compilation_cache.enable()  # shared between workers, runs and the command line
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
