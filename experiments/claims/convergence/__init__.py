@@ -1,0 +1,7 @@
+"""Claims of the chapter Convergence guarantees."""
+
+from experiments.claims.convergence import conditions, smoothness
+
+__all__ = ["CLAIMS"]
+
+CLAIMS = (*conditions.CLAIMS, *smoothness.CLAIMS)
