@@ -111,9 +111,6 @@ class Progress:
         self._running.pop(record.claim, None)
         self.tallies[self._chapter[record.claim]].add(record)
 
-    def say(self, text: str) -> None:
-        """Shows a line."""
-
     def __enter__(self) -> Progress:
         return self
 
@@ -128,73 +125,73 @@ class ProgressLines(Progress):
         super().finished(record)
         total = self.total
         place = f"[{total.done:{len(str(total.claims))}}/{total.claims}]"
-        self.say(f"{place} {outcome(record):22} {duration(record.wall_seconds):>8}  {record.claim}  {summary(record)}")
-
-    def say(self, text: str) -> None:
-        """Prints a line."""
-        print(text, flush=True)
+        seconds = duration(record.wall_seconds)
+        print(f"{place} {outcome(record):22} {seconds:>8}  {record.claim}  {summary(record)}", flush=True)
 
 
 class ProgressTable(Progress):
-    """A table by chapter that is redrawn as the run goes on; what is not as expected is printed above it at once."""
+    """A table by chapter that is redrawn as the run goes on; what is not as expected, and what runs now, below it."""
 
     def __init__(self, claims: Sequence[Claim], stored: Mapping[str, Record], console: Console) -> None:
         """Begins a table on a terminal."""
         super().__init__(claims, stored)
         self._stored = len(stored)
-        self._console = console
+        self._unexpected: list[Record] = []
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def finished(self, record: Record) -> None:
-        """Counts the record, and prints it if it is not as expected."""
+        """Counts the record."""
         super().finished(record)
         if not record.as_expected:
-            self.say(f"{outcome(record)}: {record.claim}: {summary(record)}")
-
-    def say(self, text: str) -> None:
-        """Prints a line above the table."""
-        self._console.print(Text(text, _BAD))
+            self._unexpected.append(record)
 
     def __enter__(self) -> Progress:
         self._live.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._running.clear()
+    def __exit__(self, *_: object) -> None:
+        self._live.update(self._table(), refresh=True)  # what stays on the screen
         self._live.__exit__(None, None, None)
 
     def _render(self) -> Group:
-        total = self.total
-        table = Table(box=SIMPLE_HEAD, show_footer=len(self.tallies) > 1, pad_edge=False, header_style="bold")
-        table.add_column("Chapter", "All", footer_style="bold", no_wrap=True)
-        table.add_column("Progress", _bar(total))
-        for heading, footer in zip(
-            ("Done", "Confirmed", "Refuted\nas expected", "Controls\nrejected", "Not as\nexpected"),
-            _cells(total),
-            strict=True,
-        ):
+        unexpected = [Text(f" {outcome(record)}: {record.claim}: {summary(record)}") for record in self._unexpected]
+        now = time.monotonic()
+        running = [Text(f"{duration(now - began):>9}  {claim}") for claim, began in self._running.items()]
+        return Group(
+            self._table(),
+            *_shortened(unexpected, _BAD),
+            Text(f" {self._clock()}", "bold"),
+            *_shortened(running, _DIM),
+        )
+
+    def _table(self) -> Table:
+        total, several = self.total, len(self.tallies) > 1
+        table = Table(box=SIMPLE_HEAD, show_footer=several, pad_edge=False, header_style="bold", footer_style="bold")
+        table.add_column("Chapter", "All", no_wrap=True)
+        table.add_column("", _bar(total), min_width=6, max_width=20)
+        headings = ("Done", "Confirmed", "Refuted\nas expected", "Controls\nrejected", "Not as\nexpected")
+        for heading, footer in zip(headings, _cells(total), strict=True):
             table.add_column(heading, footer, justify="right", no_wrap=True)
         for chapter, tally in self.tallies.items():
             table.add_row(chapter, _bar(tally), *_cells(tally))
-        return Group(table, self._clock(total), *self._now())
+        return table
 
-    def _clock(self, total: Tally) -> Text:
-        text = f"{duration(self.elapsed)} elapsed"
+    def _clock(self) -> str:
+        total, elapsed = self.total, self.elapsed
         done_here, left = total.done - self._stored, total.claims - total.done
-        if left and done_here:
-            text += f", about {duration(self.elapsed * left / done_here)} left"
-        return Text(text)
+        remaining = f", about {duration(elapsed * left / done_here)} left" if left and done_here else ""
+        return f"{duration(elapsed)} elapsed{remaining}"
 
-    def _now(self) -> list[Text]:
-        """What the workers do, longest first; a cluster's many are cut short."""
-        now = time.monotonic()
-        running = sorted(self._running.items(), key=lambda item: item[1])
-        lines = [Text(f"  {duration(now - began):>8}  {claim}", _DIM) for claim, began in running[:8]]
-        return lines + ([Text(f"            and {len(running) - 8} more", _DIM)] if len(running) > 8 else [])
+
+def _shortened(lines: list[Text], style: str, most: int = 8) -> list[Text]:
+    """The first lines; a terminal must hold them, and a cluster runs many claims at once."""
+    for line in lines[:most]:
+        line.no_wrap, line.overflow, line.style = True, "ellipsis", style
+    return lines[:most] + ([Text(f" and {len(lines) - most} more", style)] if len(lines) > most else [])
 
 
 def _bar(tally: Tally) -> ProgressBar:
-    return ProgressBar(total=tally.claims, completed=tally.done, width=20, complete_style=_GOOD, finished_style=_GOOD)
+    return ProgressBar(total=tally.claims, completed=tally.done, complete_style=_GOOD, finished_style=_GOOD)
 
 
 def _cells(tally: Tally) -> list[Text]:
