@@ -308,12 +308,12 @@ def jensen_gap(f: Callable[[Array], Array], samples: Array, weights: Array) -> A
     Non-negative for convex f by Jensen's inequality, zero for affine f, non-positive for concave f.
 
     Args:
-        f: function of one atom, [...] -> [].
+        f: function of one atom, [...] -> [], or several at once, -> [k].
         samples: the atoms, shape [n, ...].
         weights: their probabilities, non-negative with sum 1, shape [n].
 
     Returns:
-        The gap in the units of f, shape [].
+        The gap in the units of f, shape [] or [k].
 
     Raises:
         ValueError: if shapes disagree.
@@ -332,4 +332,4 @@ def jensen_gap(f: Callable[[Array], Array], samples: Array, weights: Array) -> A
         jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(weights.dtype).eps ** 0.5),
         "`weights` must be non-negative and sum to 1",
     )
-    return jnp.dot(weights, jax.vmap(f)(samples)) - f(jnp.tensordot(weights, samples, axes=1))
+    return jnp.tensordot(weights, jax.vmap(f)(samples), axes=1) - f(jnp.tensordot(weights, samples, axes=1))
