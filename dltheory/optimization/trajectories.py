@@ -30,7 +30,7 @@ class Trajectory(NamedTuple):
 
     params: PyTree
     value: Array
-    state: optax.OptState
+    state: PyTree
 
 
 def run_optimizer(
