@@ -18,14 +18,14 @@ from dltheory.typing import Array, ObjectiveFn, PRNGKey
 __all__ = [
     "NONCONVEX",
     "Segments",
-    "convex_zoo",
     "generator",
     "logistic_data",
     "logistic_minimizer",
     "logistic_value",
     "on_segments",
+    "problems",
+    "quadratic_hessian",
     "random_segments",
-    "rank_deficient",
     "steepest",
     "tangent_curvature",
     "with_segment",
@@ -33,7 +33,6 @@ __all__ = [
 
 _DIMENSION = 6
 _RIDGE = 0.2
-_SPECTRUM = np.array([0.5, 0.8, 1.2, 2.0, 3.0, 4.0])
 
 # Of one variable, with their lowest curvatures -1 and -2.
 NONCONVEX = {"sin x": lambda x: jnp.sum(jnp.sin(x)), "x⁴ − x²": lambda x: jnp.sum(x**4 - x**2)}
@@ -53,7 +52,7 @@ def logistic_data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def logistic_value(w: np.ndarray) -> np.ndarray:
-    """The ridge-logistic objective of the zoo at weights [..., d], in NumPy."""
+    """The ridge-logistic objective at weights [..., d], in NumPy."""
     features, labels = logistic_data()
     losses = np.logaddexp(0.0, -labels * (w @ features.T))
     return losses.mean(-1) + 0.5 * _RIDGE * np.sum(w**2, -1)
@@ -72,38 +71,65 @@ def logistic_minimizer() -> np.ndarray:
     return w
 
 
-@functools.cache
-def convex_zoo() -> dict[str, Objective]:
-    """Convex objectives of six variables."""
-    features, labels = logistic_data()
-    basis, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(_DIMENSION, _DIMENSION)))
-    return {
-        "log-sum-exp": optimization.log_sum_exp(jnp.eye(_DIMENSION)),
-        "ridge logistic": optimization.ridge_logistic(jnp.asarray(features), jnp.asarray(labels), _RIDGE),
-        "quadratic": optimization.quadratic(jnp.asarray(basis * _SPECTRUM @ basis.T)),
-        "Huber": optimization.huber(_DIMENSION),
-    }
+def quadratic_hessian() -> np.ndarray:
+    """Hessian of the quadratic: eigenvalues from 0.5 to 4 in random directions."""
+    return _with_spectrum([0.5, 0.8, 1.2, 2.0, 3.0, 4.0], seed=1)
+
+
+def flat_hessian() -> np.ndarray:
+    """Hessian of the rank-deficient least squares: eigenvalues 1, 0.64, 0.25, 0.04, 0, 0 in random directions."""
+    return _with_spectrum([1.0, 0.64, 0.25, 0.04, 0.0, 0.0], seed=2)
+
+
+CONVEX = ("log-sum-exp", "ridge logistic", "quadratic", "Huber")
+SINE = "x² + 3 sin² x"  # not convex
+FLAT = "rank-deficient least squares"  # singular values 1, 0.8, 0.5, 0.2, 0, 0
+
+_logistic = functools.partial(optimization.ridge_logistic, ridge=_RIDGE)
+_FACTORIES = {
+    "log-sum-exp": lambda: optimization.log_sum_exp(jnp.eye(_DIMENSION)),
+    "ridge logistic": lambda: _logistic(*map(jnp.asarray, logistic_data())),
+    "quadratic": lambda: optimization.quadratic(jnp.asarray(quadratic_hessian())),
+    "Huber": lambda: optimization.huber(_DIMENSION),
+    SINE: lambda: optimization.sine_quadratic(_DIMENSION),
+    FLAT: lambda: optimization.quadratic(jnp.asarray(flat_hessian())),
+}
 
 
 @functools.cache
-def rank_deficient() -> Objective:
-    """Least squares with fewer examples than weights: ||A x||^2 / 2 with singular values 1, 0.8, 0.5, 0.2, 0, 0."""
-    basis, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(_DIMENSION, _DIMENSION)))
-    squares = np.array([1.0, 0.8, 0.5, 0.2, 0.0, 0.0]) ** 2
-    return optimization.quadratic(jnp.asarray(basis * squares @ basis.T))
+def problems() -> dict[str, Objective]:
+    """The objectives, of six variables each, with their constants.
+
+    The constants are computed in one compiled program; a value function builds its objective each time it is traced.
+    """
+
+    @jax.jit
+    def constants():
+        return {name: make()[1:] for name, make in _FACTORIES.items()}
+
+    with jax.ensure_compile_time_eval():  # the first caller may be a function that is being traced
+        return {
+            name: Objective(lambda x, name=name: _FACTORIES[name]().value(x), *known)
+            for name, known in constants().items()
+        }
 
 
 def steepest(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A point where a member of the zoo has its largest curvature, and the unit vector in which direction it has it."""
+    """A point where an objective has its largest curvature, and the unit vector in which direction it has it."""
+    origin = np.zeros(_DIMENSION)
     first, second = np.eye(_DIMENSION)[:2]
     if name == "log-sum-exp":  # two terms dominate equally
         return 30 * (first + second), (first - second) / np.sqrt(2)
     if name == "ridge logistic":
-        return np.zeros(_DIMENSION), np.linalg.svd(logistic_data()[0])[2][0]
+        return origin, np.linalg.svd(logistic_data()[0])[2][0]
     if name == "quadratic":
-        hessian = np.asarray(jax.hessian(convex_zoo()[name].value)(jnp.zeros(_DIMENSION)))
-        return np.zeros(_DIMENSION), np.linalg.eigh(hessian)[1][:, -1]
-    return np.zeros(_DIMENSION), first
+        return origin, np.linalg.eigh(quadratic_hessian())[1][:, -1]
+    return origin, first
+
+
+def _with_spectrum(eigenvalues: list[float], seed: int) -> np.ndarray:
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(_DIMENSION, _DIMENSION)))
+    return basis * np.asarray(eigenvalues) @ basis.T
 
 
 class Segments(NamedTuple):

@@ -12,11 +12,13 @@ from dltheory import convergence
 from dltheory.typing import ObjectiveFn
 from experiments.claim import Axes, Budget, Claim, Variant
 from experiments.claims.convergence._problems import (
+    CONVEX,
     NONCONVEX,
     Segments,
-    convex_zoo,
     generator,
     on_segments,
+    problems,
+    quadratic_hessian,
     random_segments,
     tangent_curvature,
     with_segment,
@@ -33,7 +35,7 @@ _ROUNDING = AtLeast(atol=1e-9)
 
 
 def _convex_functions() -> dict[str, ObjectiveFn]:
-    return {name: problem.value for name, problem in convex_zoo().items()}
+    return {name: problems()[name].value for name in CONVEX}
 
 
 def _short_segments(key, budget):
@@ -78,27 +80,25 @@ _RESIDUAL = "logistic − μ‖x‖²/2"
 def _with_flattest_segment(key, budget):
     """Random segments, and those along the direction in which the quadratic is flattest."""
     segments = random_segments(key, budget)
-    d = segments.x.shape[-1]
-    hessian = np.asarray(jax.hessian(convex_zoo()["quadratic"].value)(jnp.zeros(d)))
-    return with_segment(segments, np.zeros(d), np.linalg.eigh(hessian)[1][:, 0])
+    flattest = np.linalg.eigh(quadratic_hessian())[1][:, 0]
+    return with_segment(segments, np.zeros_like(flattest), flattest)
 
 
 def _lowest_parabolas(segments):
     """Tangent parabolas of strongly convex functions, and chords of one of them less a parabola."""
-    curves = _lowest_tangents({name: convex_zoo()[name].value for name in _STRONGLY_CONVEX}, segments)
+    curves = _lowest_tangents({name: problems()[name].value for name in _STRONGLY_CONVEX}, segments)
     chords = on_segments(_chord_curvature, _logistic_less_a_parabola(), segments.x, segments.y, 0.5).min(1)
     return curves | {_RESIDUAL: Curve(chords, segments.lengths)}
 
 
 @functools.cache  # the same object each time, so that it is compiled once
 def _logistic_less_a_parabola():
-    logistic = convex_zoo()["ridge logistic"]
+    logistic = problems()["ridge logistic"]
     return lambda x: logistic.value(x) - 0.5 * logistic.strong_convexity * jnp.sum(x**2)
 
 
 def _strong_convexity(factor=1.0):
-    zoo = convex_zoo()
-    return {name: factor * zoo[name].strong_convexity for name in _STRONGLY_CONVEX} | {_RESIDUAL: 0.0}
+    return {name: factor * problems()[name].strong_convexity for name in _STRONGLY_CONVEX} | {_RESIDUAL: 0.0}
 
 
 def _random_hessians(key, budget):

@@ -13,12 +13,14 @@ from scipy import special
 from dltheory import convergence, optimization
 from experiments.claim import Axes, Budget, Claim, Variant
 from experiments.claims.convergence._problems import (
-    convex_zoo,
+    CONVEX,
+    SINE,
     generator,
     logistic_data,
     logistic_minimizer,
     logistic_value,
     on_segments,
+    problems,
     random_segments,
     steepest,
     tangent_curvature,
@@ -30,16 +32,11 @@ from experiments.judges import AtLeast, AtMost, Equal, Slope
 __all__ = ["CLAIMS"]
 
 _BUDGET = Budget(quick=300, full=30_000)
-_SINE = "x² + 3 sin² x"
-
-
-@functools.cache
-def _smooth_zoo() -> dict[str, optimization.Objective]:
-    return convex_zoo() | {_SINE: optimization.sine_quadratic(6)}
+_SMOOTH = (*CONVEX, SINE)
 
 
 def _smoothness(factor=1.0):
-    return {name: factor * problem.smoothness for name, problem in _smooth_zoo().items()}
+    return {name: factor * problems()[name].smoothness for name in _SMOOTH}
 
 
 def _gradient_ratio(objective_fn, x, y):
@@ -50,20 +47,20 @@ def _gradient_ratio(objective_fn, x, y):
 def _largest(quantity, segments):
     """The largest value over segments of each length: random ones, and the one where the objective is steepest."""
     curves = {}
-    for name, problem in _smooth_zoo().items():
+    for name in _SMOOTH:
         at = with_segment(segments, *steepest(name))
-        curves[name] = Curve(on_segments(quantity, problem.value, at.x, at.y).max(1), at.lengths)
+        curves[name] = Curve(on_segments(quantity, problems()[name].value, at.x, at.y).max(1), at.lengths)
     return curves
 
 
-_ESTIMATED = ("log-sum-exp", "ridge logistic", _SINE)
+_ESTIMATED = ("log-sum-exp", "ridge logistic", SINE)
 _TOLERANCE = 1e-4
 
 
 @jax.jit
 def _power_iteration(key, points):
     estimate = functools.partial(convergence.smoothness_constant, max_steps=10_000, tolerance=_TOLERANCE)
-    return {name: estimate(key, _smooth_zoo()[name].value, at) for name, at in points.items()}
+    return {name: estimate(key, problems()[name].value, at) for name, at in points.items()}
 
 
 def _estimated_constants(draw):
@@ -80,9 +77,9 @@ def _estimated_constants(draw):
 def _frobenius_norms(_):
     """The Frobenius norms of the Hessians where they are largest, by hand."""
     features, _labels = logistic_data()
-    ridge = _smooth_zoo()["ridge logistic"].strong_convexity * np.eye(6)
+    ridge = problems()["ridge logistic"].strong_convexity * np.eye(6)
     logistic = features.T @ features / (4 * len(features)) + ridge
-    return {"log-sum-exp": 0.5, "ridge logistic": np.linalg.norm(logistic), _SINE: np.linalg.norm(8 * np.eye(6))}
+    return {"log-sum-exp": 0.5, "ridge logistic": np.linalg.norm(logistic), SINE: np.linalg.norm(8 * np.eye(6))}
 
 
 _GAPS = 2.0 ** -np.arange(1, 13)
@@ -102,7 +99,7 @@ _PLACES = np.linspace(-3.0, 3.0, 49)
 @functools.partial(jax.jit, static_argnums=0)
 def _line(name, factor):
     """Values along the line, and of the parabola of curvature `factor` L that touches in the middle."""
-    problem = _smooth_zoo()[name]
+    problem = problems()[name]
     centre, direction = map(jnp.asarray, steepest(name))
     line = centre[None] + jnp.asarray(_PLACES)[:, None] * direction[None]
     bound = functools.partial(convergence.quadratic_upper_bound, problem.value)
@@ -111,11 +108,11 @@ def _line(name, factor):
 
 
 def _along_lines(_):
-    return {name: Curve(_line(name, 1.0)[0], _PLACES) for name in _smooth_zoo()}
+    return {name: Curve(_line(name, 1.0)[0], _PLACES) for name in _SMOOTH}
 
 
 def _parabolas(factor=1.0):
-    return {name: Curve(_line(name, factor)[1], _PLACES) for name in _smooth_zoo()}
+    return {name: Curve(_line(name, factor)[1], _PLACES) for name in _SMOOTH}
 
 
 # The integral identity: Gauss-Legendre and automatic derivatives against derivatives by hand.
@@ -189,7 +186,7 @@ def _descend(objective_fn, learning_rate, start, num_steps):
     return run.value, jnp.sum(jax.vmap(jax.grad(objective_fn))(run.params) ** 2, axis=-1)
 
 
-_STARTS = {"ridge logistic": 3.0 * np.ones(6), "log-sum-exp": np.arange(6.0), _SINE: 1.3 * np.arange(1.0, 7.0)}
+_STARTS = {"ridge logistic": 3.0 * np.ones(6), "log-sum-exp": np.arange(6.0), SINE: 1.3 * np.arange(1.0, 7.0)}
 _STEPS = 16
 
 
@@ -197,10 +194,10 @@ def _runs(step_factor=1.0):
     """Gradient descent with step size `step_factor` / L."""
     runs = {}
     for name, start in _STARTS.items():
-        problem = _smooth_zoo()[name]
+        problem = problems()[name]
         learning_rate = step_factor / problem.smoothness
         value, squared_gradient = _descend(problem.value, learning_rate, jnp.asarray(start), _STEPS)
-        minimum = {"ridge logistic": logistic_value(logistic_minimizer()), "log-sum-exp": -np.inf, _SINE: 0.0}[name]
+        minimum = {"ridge logistic": logistic_value(logistic_minimizer()), "log-sum-exp": -np.inf, SINE: 0.0}[name]
         runs[name] = _Run(np.asarray(value), np.asarray(squared_gradient), np.asarray(problem.smoothness), minimum)
     return runs
 
@@ -258,7 +255,7 @@ def _relative_eigenvalues(draw):
     """The most extreme eigenvalues at distance r from zero, relative to what bounds them."""
     direction = generator(draw.key).normal(size=(draw.budget, 6))
     points = _RADII[:, None, None] * direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    logistic, sine = _smooth_zoo()["ridge logistic"], _smooth_zoo()[_SINE]
+    logistic, sine = problems()["ridge logistic"], problems()[SINE]
     strong, weak = _spectra(logistic.value, points), _spectra(sine.value, points)
     return {
         "logistic: λmax / L": Curve((strong.largest / logistic.smoothness).max(1), _RADII),
@@ -275,7 +272,7 @@ def _spectra(objective_fn, points):
 
 def _without_ridge(_):
     features, _labels = logistic_data()
-    ridge = convex_zoo()["ridge logistic"].strong_convexity
+    ridge = problems()["ridge logistic"].strong_convexity
     largest = np.linalg.norm(features, 2) ** 2 / (4 * len(features))
     return {
         "logistic: λmax / L": largest / (largest + ridge),
@@ -304,7 +301,7 @@ def _stationarity(tolerances):
     _, squared_gradient = _descend(problem.value, 1 / problem.smoothness, jnp.full(1, _FAR), 200)
     return {
         "Huber, slope just above ε": jax.vmap(huber_steps)(tolerances),
-        _SINE: jax.vmap(lambda tolerance: convergence.steps_to_stationarity(jnp.sqrt(squared_gradient), tolerance))(
+        SINE: jax.vmap(lambda tolerance: convergence.steps_to_stationarity(jnp.sqrt(squared_gradient), tolerance))(
             tolerances
         ),
     }
@@ -318,8 +315,8 @@ def _steps(_):
 def _step_bounds(power=2):
     """The bound; `power` 1 forgets to square the tolerance."""
     slope = 1.001 * _TOLERANCES
-    gaps = {"Huber, slope just above ε": slope * (_HUBER - slope / 2), _SINE: _FAR**2 + 3 * np.sin(_FAR) ** 2}
-    constants = {"Huber, slope just above ε": 1.0, _SINE: 8.0}
+    gaps = {"Huber, slope just above ε": slope * (_HUBER - slope / 2), SINE: _FAR**2 + 3 * np.sin(_FAR) ** 2}
+    constants = {"Huber, slope just above ε": 1.0, SINE: 8.0}
     bound = jax.vmap(convergence.stationarity_steps_bound, in_axes=(None, 0, 0))
     tolerances = jnp.asarray(_TOLERANCES ** (power / 2))
     return {
