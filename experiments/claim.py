@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dltheory.typing import PRNGKey
 from experiments.judges import Judge, Verdict
 
-__all__ = ["Assumption", "Axes", "Budget", "Claim", "Draw", "Variant", "all_claims"]
+__all__ = ["Assumption", "Axes", "Budget", "Claim", "Draw", "Variant", "all_claims", "generator"]
 
 
 class Draw(NamedTuple):
@@ -158,6 +159,11 @@ class Claim:
 
 
 TIERS = ("quick", "full")
+
+
+def generator(key: PRNGKey) -> np.random.Generator:
+    """A NumPy generator seeded by a key: for data whose making is not under test, without a compilation."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 @functools.cache
