@@ -150,8 +150,8 @@ CLAIMS = (
         predict=lambda _: _outside(_closed_form),
         judge=Equal(),
         control=Variant(
-            "the limit for |r| < 1, used beyond",
-            predict=lambda _: {f"r = {r:g}": np.full(_FEW.size, 1 / (1 - r + 1e-9)) for r in (-2.0, 1.0, 1.5)},
+            "the formula of the limit, which needs |r| < 1",
+            predict=lambda _: {"r = -2": 1 / 3, "r = 1": np.inf, "r = 1.5": -2.0},
         ),
         axes=Axes("n", "partial sum"),
     ),
