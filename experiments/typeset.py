@@ -40,11 +40,11 @@ _REWRITES = (
 
 @functools.cache
 def mathml(latex: str, *, display: bool = False) -> tuple[str, ...]:
-    """A formula as `<math>` elements: several, between which a line may break, or one if it is displayed.
+    """A formula as `<math>` elements, between which a line may break.
 
     Args:
         latex: the formula, without dollar signs.
-        display: large operators, full fractions, in one piece.
+        display: whether fractions and large operators get their full size.
 
     Raises:
         ValueError: if something in the formula cannot be translated.
@@ -53,7 +53,7 @@ def mathml(latex: str, *, display: bool = False) -> tuple[str, ...]:
     for pattern, replacement in _REWRITES:
         source = pattern.sub(replacement, source)
     try:
-        math = ET.fromstring(convert(source, display="block" if display else "inline"))
+        math = ET.fromstring(convert(source, display="block"))
     except Exception as error:  # latex2mathml has many exceptions without a common base
         raise ValueError(f"cannot set {latex!r}: {type(error).__name__}: {error}") from None
     for element in math.iter():
@@ -69,8 +69,7 @@ def mathml(latex: str, *, display: bool = False) -> tuple[str, ...]:
         if element.tag in _ROWS:
             _repair_row(element)
     row = math[0] if len(math) == 1 and math[0].tag == "mrow" else math
-    pieces = [list(row)] if display else _pieces(row)
-    return tuple(_element(piece, display=display) for piece in pieces)
+    return tuple(_element(piece, display=display) for piece in _pieces(row))
 
 
 def prose(text: str, *, display: bool = False) -> Markup:
@@ -80,26 +79,18 @@ def prose(text: str, *, display: bool = False) -> Markup:
 
     Args:
         text: the text; anything in it that looks like HTML is shown as typed.
-        display: whether fractions and large operators get their full size; a text that is nothing but one formula
-            then stands centred on a line of its own.
+        display: whether fractions and large operators get their full size.
     """
-    parts = re.split(r"(?<!\\)\$((?:[^$\\]|\\.)+)\$", text)
-    alone = display and len(parts) == 3 and not parts[0].strip() and not parts[2].strip(" .")
     html = []
-    for i, part in enumerate(parts):
+    for i, part in enumerate(re.split(r"(?<!\\)\$((?:[^$\\]|\\.)+)\$", text)):
         if i % 2 == 0:
             html.append(_plain(part))
             continue
         try:
-            pieces = mathml(part, display=alone)
+            pieces = mathml(part, display=display)
         except ValueError:
             pieces = (f'<code class="latex">{escape(part)}</code>',)
-        if alone:
-            html.append(f'<span class="formula">{pieces[0]}</span>')
-            continue
-        if display:
-            pieces = tuple(piece.replace("<math>", '<math displaystyle="true">') for piece in pieces)
-        html.append("".join(f'<span class="m">{piece}</span>' for piece in pieces))
+        html += [f'<span class="m">{piece}</span>' for piece in pieces]
     return Markup(_glue("".join(html)))
 
 
@@ -255,6 +246,6 @@ def _is_relation(text: str) -> bool:
 
 
 def _element(children: Iterable[ET.Element], *, display: bool) -> str:
-    math = ET.Element("math", {"display": "block"} if display else {})
+    math = ET.Element("math", {"displaystyle": "true"} if display else {})
     math.extend(children)
     return ET.tostring(math, encoding="unicode", short_empty_elements=False)

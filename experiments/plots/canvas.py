@@ -200,8 +200,9 @@ def mark(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, *, size: float, 
     low, high = axes.get_ylim()
     for beyond, edge, marker in ((y < low, low, 7), (y > high, high, 6)):
         if beyond.any():
+            beyond = np.flatnonzero(beyond)[:: max(1, beyond.sum() // 16)]
             style = {"color": colour, "alpha": 0.7 * alpha, "mew": 0}
-            axes.plot(x[beyond], np.full(beyond.sum(), edge), ls="", marker=marker, ms=3.6, **style)
+            axes.plot(x[beyond], np.full(beyond.size, edge), ls="", marker=marker, ms=3.6, **style)
     inside = np.isfinite(x) & (y >= low) & (y <= high)
     points = np.repeat(np.column_stack([x[inside], y[inside]]), 2, axis=0)
     if len(points):
@@ -264,7 +265,9 @@ def number(value: float, digits: int = 5) -> str:
 def label(text: str) -> str:
     """Text that matplotlib can set: mathematics between dollar signs if it parses, else the signs themselves."""
     text = re.sub(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]+", " ", text)
-    if "$" in text:
+    if "$" not in text:
+        text = re.sub(r"(?<![\w.)])-(?=\d)| - ", lambda m: m[0].replace("-", "−"), text)
+    else:
         try:
             MathTextParser("path").parse(text, 72, FontProperties(size=10))
         except (ValueError, RuntimeError):
@@ -330,6 +333,8 @@ def _fit_ticks(axes: Axes) -> None:
 
 def _power(value: float) -> str:
     """Powers of ten; mathtext would make them ten times as slowly."""
+    if not value > 0:
+        return ""  # a tick that underflowed
     exponent = round(np.log10(value))
     return f"{value:g}" if 0 <= exponent <= 3 else f"10{str(exponent).translate(_RAISED)}"
 
@@ -351,7 +356,7 @@ def _serialise(title: str, width: float, height: float) -> str:
         svg = svg.replace(light, f"var(--{name})")
     light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
     head = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
         f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}">'
         f"<title>{escape(label(title))}</title>"
         f"<style>:root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
@@ -363,14 +368,24 @@ def _round(match: re.Match[str]) -> str:
     return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
 
 
+def _share_style(match: re.Match[str]) -> str:
+    styles = set(re.findall(r'style="[^"]*"', match[0]))
+    style = styles.pop() if len(styles) == 1 else None
+    return f"<g {style}>\n{match[0].replace(f' {style}', '')}</g>\n" if style else match[0]
+
+
 _CLEANING: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL), ""),
-    (re.compile(r"(?<=<g) id=\"[^\"]*\""), ""),  # nobody refers to groups
+    (re.compile(r'(?<=<g) id="[^"]*"'), ""),  # nobody refers to groups
     (re.compile(r"-?\d+\.\d{3,}(?!\d*\))"), _round),
-    (re.compile(r"(translate\()(-?\d+\.\d+) (-?\d+\.\d+)"), lambda m: f"{m[1]}{float(m[2]):.4g} {float(m[3]):.4g}"),
-    (re.compile("STIXGeneral-Regular-"), "s"),
-    (re.compile("STIXGeneral-Italic-"), "i"),
-    (re.compile(r"\s+(?=[ML] )"), ""),
+    (re.compile(r"STIXGeneral-Regular-"), "s"),
+    (re.compile(r"STIXGeneral-Italic-"), "i"),
+    (re.compile(r'(<use xlink:href="[^"]*") transform="translate\((\S+) (\S+)\)"'), r'\1 x="\2" y="\3"'),
+    (re.compile(r'(?<=[xy]=")-?\d+\.\d{3,}'), _round),
+    (re.compile(r"xlink:href"), "href"),
+    (re.compile(r"\s*([MLQCz])\s+(?=[-\dMLQCz\"])"), r"\1"),
+    (re.compile(r"M(\S+) (\S+)L\1 \2(?=[M\"])"), r"M\1 \2h0"),
     (re.compile(r"\s*\n\s*"), "\n"),
-    (re.compile(r" \"/>"), '"/>'),
+    (re.compile(r'(?:<use href="#m[^>]*/>\n?){3,}'), _share_style),
+    (re.compile(r" \"(?=/?>| )"), '"'),
 )

@@ -30,6 +30,7 @@ __all__ = ["draw_curves", "draw_measured", "points_each", "y_limits"]
 
 _POINTS = 400  # in all curves together
 _SHADE = 0.13  # opacity of the forbidden side
+_BAND = 0.05  # of the axis
 _DENSE = 150  # points of one curve that look like a line
 
 
@@ -64,7 +65,7 @@ def draw_curves(record: Drawable, layers: list[Layer]) -> str:
                     few = _theory_points(each, points_each(series))
                     _draw_theory(c.axes, few, theory_hue, alpha, dashed=bool(layer.role))
                     if side and not layer.role and not (shades and not shared):
-                        _shade(c.axes, few, side, theory_hue)
+                        _shade(c.axes, few, side, theory_hue, everything=shared)
                 if layer.shows_measured:
                     draw_measured(c.axes, each, hue, alpha, most=points_each(series), joined=dense)
         if deviations is not None:
@@ -159,12 +160,24 @@ def _draw_theory(axes: Any, each: Series, hue: str, alpha: float, *, dashed: boo
     if is_function:
         axes.plot(x, target, color=hue, alpha=alpha, **(DASHES if dashed else {"lw": 1.4, "zorder": 2.2}))
     else:
-        axes.plot(x, target, color=hue, alpha=alpha, ls="", marker="_", ms=5, mew=1)
+        low, high = axes.get_xlim()
+        half = 0.008 * (np.log(high / low) if axes.get_xscale() == "log" else high - low)
+        ends = (x * np.exp(-half), x * np.exp(half)) if axes.get_xscale() == "log" else (x - half, x + half)
+        gap = np.full(x.size, np.nan)
+        line = np.column_stack([*ends, gap]).ravel()
+        axes.plot(line, np.column_stack([target, target, gap]).ravel(), color=hue, alpha=alpha, lw=1.2)
 
 
-def _shade(axes: Any, each: Series, side: int, hue: str) -> None:
-    edge = axes.get_ylim()[1 if side > 0 else 0]
-    axes.fill_between(each.abscissa, np.clip(each.target, *axes.get_ylim()), edge, color=hue, alpha=_SHADE, lw=0)
+def _shade(axes: Any, each: Series, side: int, hue: str, *, everything: bool) -> None:
+    """Tints the forbidden side: all of it, or a narrow band where several bounds would lie over each other."""
+    low, high = axes.get_ylim()
+    edge = np.full(each.y.size, high if side > 0 else low)
+    inside = np.clip(each.target, low, high)
+    if not everything:
+        step = side * _BAND
+        band = inside * (high / low) ** step if axes.get_yscale() == "log" else inside + step * (high - low)
+        edge = np.clip(band, low, high)
+    axes.fill_between(each.abscissa, inside, edge, color=hue, alpha=_SHADE, lw=0)
 
 
 def _deviations(record: Drawable, series: list[Series]) -> list[np.ndarray] | None:

@@ -148,7 +148,7 @@ def note(record: Drawable) -> str:
     kind = kind_of(record)
     if forbidden_side(record):
         tightness = record.tightness or 0.0
-        if tightness > 1:
+        if tightness > 1 + 1e-6:
             return f"{number(tightness, 3)} × the bound"
         return f"tightness {number(tightness, 3)}" if tightness > 0 else ""
     if kind in ("Equal", "Mean") and record.margin is not None and np.isfinite(record.margin):
