@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from dltheory._checks import require
-from dltheory.typing import Array
+from dltheory._checks import require, shapes
+from dltheory.typing import Array, PyTree
 
-__all__ = ["Scalar", "at_step", "require_fraction", "require_non_negative"]
+__all__ = ["Scalar", "at_step", "require_fraction", "require_like", "require_non_negative"]
 
 Scalar = float | Array
 
@@ -17,15 +19,30 @@ def at_step(setting: optax.ScalarOrSchedule, step: Array) -> Scalar:
     return setting(step) if callable(setting) else setting  # pyright: ignore[reportReturnType]
 
 
+def require_like(reference: PyTree, **trees: PyTree) -> None:
+    """Demands trees with the structure, shapes and dtypes of `params`, which is `reference`."""
+    wanted = jax.tree.map(_describe, reference)
+    for name, tree in trees.items():
+        got = jax.tree.map(_describe, tree)
+        same = jax.tree.structure(wanted) == jax.tree.structure(got) and jax.tree.leaves(wanted) == jax.tree.leaves(got)
+        require(same, f"`{name}` must be like `params`, {wanted}, got {got}")
+
+
+def _describe(leaf: Array) -> str:
+    return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+
+
 def require_non_negative(**settings: optax.ScalarOrSchedule) -> None:
-    """Demands that scalars are not negative; schedules are taken on trust."""
+    """Demands scalars that are not negative; schedules are taken on trust."""
     for name, setting in settings.items():
         if not callable(setting):
+            shapes(**{name: (setting, "")})
             require(setting >= 0, f"`{name}` must be non-negative")
 
 
 def require_fraction(**settings: optax.ScalarOrSchedule) -> None:
-    """Demands that scalars lie in [0, 1); schedules are taken on trust."""
+    """Demands scalars in [0, 1); schedules are taken on trust."""
     for name, setting in settings.items():
         if not callable(setting):
+            shapes(**{name: (setting, "")})
             require((setting >= 0) & (setting < 1), f"`{name}` must lie in [0, 1)")

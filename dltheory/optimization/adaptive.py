@@ -18,8 +18,6 @@ __all__ = ["AdagradState", "adagrad", "adam", "adam_max_step", "adamw", "amsgrad
 class AdagradState(NamedTuple):
     """First part of the state of `adagrad`; the second is that of the learning rate.
 
-    A helper.
-
     Attributes:
         sum_of_squares: gamma^2, shaped as the parameters.
     """
@@ -45,7 +43,7 @@ def adagrad(learning_rate: optax.ScalarOrSchedule, eps: float = 1e-8) -> optax.G
         eps = 0.
 
     Raises:
-        ValueError: if a static setting is negative.
+        ValueError: if a setting is not a scalar, or a static one negative.
 
     Statement: optimizers.adagrad.  Source: Duchi, Hazan and Singer 2011, figure 1.
 
@@ -96,7 +94,7 @@ def adam(
         The transformation.
 
     Raises:
-        ValueError: if a static setting is out of its range.
+        ValueError: if a setting is not a scalar, or a static one out of its range.
 
     Statement: optimizers.adam.  Source: Kingma and Ba 2015, algorithm 1.
 
@@ -135,7 +133,7 @@ def adamw(
         The transformation.
 
     Raises:
-        ValueError: if a static setting is out of its range, or `update` is not given `params`.
+        ValueError: if a setting is not a scalar, or a static one out of its range, or `update` is not given `params`.
 
     Statement: optimizers.adam.  Source: Loshchilov and Hutter 2019, algorithm 2.
 
@@ -172,7 +170,7 @@ def amsgrad(
         The transformation; the square of the maximum is ``state[0].nu_max``.
 
     Raises:
-        ValueError: if a static setting is out of its range.
+        ValueError: if a setting is not a scalar, or a static one out of its range.
 
     Statement: optimizers.amsgrad.  Source: Reddi, Kale and Kumar 2018, algorithm 2.
 

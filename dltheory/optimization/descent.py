@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import cho_solve
 
 from dltheory._checks import require, shapes
 from dltheory._numerics import safe_norm
@@ -51,7 +51,7 @@ def steepest_descent_direction(gradient: Array, norm: str | Array = "l2") -> Arr
         require(norm in _DIRECTIONS, f"`norm` must be one of {', '.join(_DIRECTIONS)} or a matrix, got {norm!r}")
         return _DIRECTIONS[norm](gradient)
     shapes(gradient=(gradient, "d"), norm=(norm, "d d"))
-    solution = cho_solve(cho_factor(norm), gradient)
+    solution = cho_solve((jnp.linalg.cholesky(norm), True), gradient)
     decrement = gradient @ solution
     return -solution / jnp.sqrt(jnp.where(decrement == 0, 1.0, decrement))
 
@@ -83,9 +83,9 @@ def gradient_descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTra
         The transformation.
 
     Raises:
-        ValueError: if a static `learning_rate` is negative.
+        ValueError: if `learning_rate` is not a scalar, or a static one negative.
 
-    Statement: optimizers.gradient_descent.  Source: Cauchy 1847.
+    Statement: optimizers.gradient_descent, optimizers.newton_isotropy.  Source: Cauchy 1847.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import optimization
@@ -98,8 +98,6 @@ def gradient_descent(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTra
 
 class GradientFlow(NamedTuple):
     """A solution of the gradient-flow equation.
-
-    A helper.
 
     Attributes:
         params: the solution at the requested times, leaves [t, ...].

@@ -25,10 +25,7 @@ __all__ = [
 
 
 class MomentumSettings(NamedTuple):
-    """Learning rate and momentum of a method, each of shape [].
-
-    A helper.
-    """
+    """Learning rate and momentum of a method, each of shape []."""
 
     learning_rate: Array
     momentum: Array
@@ -49,7 +46,7 @@ def heavy_ball(learning_rate: Scalar, momentum: Scalar) -> optax.GradientTransfo
         The transformation.
 
     Raises:
-        ValueError: if a static setting is out of its range.
+        ValueError: if a setting is not a scalar, or a static one out of its range.
 
     Statement: optimizers.heavy_ball.  Source: Polyak 1964.
 
@@ -98,8 +95,6 @@ def heavy_ball_optimal(strong_convexity: Scalar, smoothness: Scalar) -> Momentum
 class NesterovState(NamedTuple):
     """State of `nesterov`.
 
-    A helper.
-
     Attributes:
         iterate: x_k, where the parameters of the transformation are y_k; shaped as the parameters.
         step: k, shape [].
@@ -132,7 +127,7 @@ def nesterov(
         The transformation.
 
     Raises:
-        ValueError: if a static setting is out of its range, or `update` is not given `params`.
+        ValueError: if a setting is not a scalar, or a static one out of its range, or `update` is not given `params`.
 
     Statement: optimizers.nesterov.  Source: Nesterov 2004, section 2.2, constant step scheme III.
 
@@ -294,6 +289,7 @@ def _spectral_radius(trace: Array, determinant: Array) -> Array:
 
 
 def _require_momentum(momentum: Scalar) -> None:
+    shapes(momentum=(momentum, ""))
     require((momentum >= 0) & (momentum <= 1), "`momentum` must lie in [0, 1]")
 
 

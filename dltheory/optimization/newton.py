@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from dltheory._checks import require
 from dltheory._trees import tree_norm
-from dltheory.optimization._settings import Scalar
+from dltheory.optimization._settings import Scalar, require_like, require_non_negative
 from dltheory.typing import Array, ObjectiveFn, PyTree
 
 __all__ = [
@@ -50,16 +50,12 @@ def hessian_vector_product(objective_fn: ObjectiveFn, params: PyTree, vector: Py
     >>> optimization.hessian_vector_product(lambda x: jnp.prod(x), jnp.array([2.0, 3.0]), jnp.array([1.0, 0.0]))
     Array([0., 1.], dtype=float32)
     """
-    wanted, got = (jax.tree.map(_describe, tree) for tree in (params, vector))
-    same = jax.tree.structure(wanted) == jax.tree.structure(got) and jax.tree.leaves(wanted) == jax.tree.leaves(got)
-    require(same, f"`vector` must be like `params`: {wanted}, got {got}")
+    require_like(params, vector=vector)
     return jax.jvp(jax.grad(objective_fn), (params,), (vector,))[1]
 
 
 class NewtonDirection(NamedTuple):
     """A solution of the Newton equation.
-
-    A helper.
 
     Attributes:
         direction: the step, a pytree like the parameters; infinite or NaN if the (damped) Hessian is singular.
@@ -73,8 +69,6 @@ class NewtonDirection(NamedTuple):
 
 class NewtonState(NamedTuple):
     """State of `newton`.
-
-    A helper.
 
     Attributes:
         positive_definite: whether the last (damped) Hessian was, shape []; true before the first step.
@@ -99,16 +93,16 @@ def newton_direction(objective_fn: ObjectiveFn, params: PyTree, damping: Scalar 
         The direction and whether the damped Hessian is positive definite (an error under `debug.checked` if not).
 
     Raises:
-        ValueError: if a static `damping` is negative.
+        ValueError: if `damping` is not a scalar, or a static one negative.
 
-    Statement: optimizers.newton.  Source: Nocedal and Wright 2006, section 3.3.
+    Statement: optimizers.newton, optimizers.newton_isotropy.  Source: Nocedal and Wright 2006, section 3.3.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import optimization
     >>> optimization.newton_direction(lambda x: (x - 3) ** 4, jnp.array(0.0)).direction
     Array(1., dtype=float32)
     """
-    require(damping >= 0, "`damping` must be non-negative")
+    require_non_negative(damping=damping)
     result = _solve(objective_fn, params, jax.grad(objective_fn)(params), damping)
     require(result.positive_definite, "the damped Hessian of `objective_fn` must be positive definite at `params`")
     return result
@@ -129,7 +123,8 @@ def newton(damping: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
         The transformation; its state tells whether the last damped Hessian was positive definite.
 
     Raises:
-        ValueError: if a static `damping` is negative, or `update` is not given `params` and `value_fn`.
+        ValueError: if `damping` is not a scalar, or a static one negative; if `update` is not given `params` and
+            `value_fn`.
 
     Statement: optimizers.newton.  Source: Nocedal and Wright 2006, section 3.3.
 
@@ -138,7 +133,7 @@ def newton(damping: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
     >>> optimization.run_optimizer(optimization.newton(), lambda x: (x - 3) ** 4, jnp.array(0.0), 2).params
     Array([0.       , 1.       , 1.6666667], dtype=float32)
     """
-    require(damping >= 0, "`damping` must be non-negative")
+    require_non_negative(damping=damping)
 
     def init(params):
         del params
@@ -156,8 +151,6 @@ def newton(damping: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
 class NewtonCgDirection(NamedTuple):
     """An approximate solution of the Newton equation.
 
-    A helper.
-
     Attributes:
         direction: the step, a pytree like the parameters; always one of descent.
         num_steps: conjugate-gradient steps taken, shape [].
@@ -174,8 +167,6 @@ class NewtonCgDirection(NamedTuple):
 
 class NewtonCgState(NamedTuple):
     """State of `newton_cg`: how the last linear solve ended, as in `NewtonCgDirection`.
-
-    A helper.
 
     Attributes:
         num_steps: conjugate-gradient steps taken, shape [].
@@ -214,7 +205,7 @@ def newton_cg_direction(
         The direction and how the linear solve ended.
 
     Raises:
-        ValueError: if a static setting is out of its range.
+        ValueError: if a setting is not a scalar, or a static one out of its range.
 
     Statement: optimizers.newton.  Source: Nocedal and Wright 2006, algorithm 7.1.
 
@@ -247,7 +238,8 @@ def newton_cg(
         The transformation; its state tells how the last linear solve ended.
 
     Raises:
-        ValueError: if a static setting is out of its range, or `update` is not given `params` and `value_fn`.
+        ValueError: if a setting is not a scalar, or a static one out of its range; if `update` is not given `params`
+            and `value_fn`.
 
     Statement: optimizers.newton.  Source: Nocedal and Wright 2006, algorithm 7.1.
 
@@ -270,10 +262,6 @@ def newton_cg(
         return result.direction, NewtonCgState(*result[1:])
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _describe(leaf: Array) -> str:
-    return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
 
 
 def _solve(objective_fn: ObjectiveFn, params: PyTree, gradient: PyTree, damping: Scalar) -> NewtonDirection:
@@ -325,7 +313,7 @@ def _conjugate_gradient(
 
 
 def _require_cg(damping: Scalar, tolerance: float, max_steps: int | None) -> None:
-    require(damping >= 0, "`damping` must be non-negative")
+    require_non_negative(damping=damping)
     require(tolerance > 0, "`tolerance` must be positive")
     require(max_steps is None or max_steps >= 1, "`max_steps` must be positive")
 

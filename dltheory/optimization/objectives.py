@@ -18,8 +18,6 @@ __all__ = ["Objective", "huber", "log_sum_exp", "quadratic", "ridge_logistic", "
 class Objective(NamedTuple):
     """An objective and what theory knows about it.
 
-    A helper.
-
     Attributes:
         value: the objective f, parameters -> R.
         smoothness: an L with which the gradient is L-Lipschitz, shape [].

@@ -29,7 +29,7 @@ def sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformat
         The transformation.
 
     Raises:
-        ValueError: if a static `learning_rate` is negative.
+        ValueError: if `learning_rate` is not a scalar, or a static one negative.
 
     Statement: optimizers.sign_sgd.  Source: Bernstein et al. 2018, algorithm 1.
 
@@ -44,8 +44,6 @@ def sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformat
 
 class ErrorFeedbackState(NamedTuple):
     """State of `error_feedback_sign_sgd`.
-
-    A helper.
 
     Attributes:
         error: what previous steps left undone, e_t, shaped as the parameters.
@@ -72,7 +70,7 @@ def error_feedback_sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.Grad
         The transformation; d counts, and the norm sums, the entries of all leaves together.
 
     Raises:
-        ValueError: if a static `learning_rate` is negative.
+        ValueError: if `learning_rate` is not a scalar, or a static one negative.
 
     Statement: optimizers.sign_sgd.  Source: Karimireddy et al. 2019, algorithm 1 (EF-signSGD).
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require
-from dltheory.optimization._settings import Scalar, require_non_negative
+from dltheory.optimization._settings import Scalar, require_like, require_non_negative
 from dltheory.typing import Array, PRNGKey, PyTree
 
 __all__ = ["SvrgRun", "minibatch_gradient", "sample_batch", "svrg", "svrg_gradient"]
@@ -100,6 +100,9 @@ def svrg_gradient(
     Returns:
         A pytree like `params`.
 
+    Raises:
+        ValueError: if `snapshot` or `snapshot_gradient` is not like `params`.
+
     Statement: optimizers.svrg.  Source: Johnson and Zhang 2013, equation (6).
 
     >>> import jax.numpy as jnp
@@ -108,6 +111,7 @@ def svrg_gradient(
     >>> float(optimization.svrg_gradient(component_fn, jnp.array(5.0), jnp.array(4.0), jnp.array(3.0), jnp.array(1)))
     4.0
     """
+    require_like(params, snapshot=snapshot, snapshot_gradient=snapshot_gradient)
     gradient_fn = jax.grad(component_fn)
     correction = optax.tree.sub(gradient_fn(params, index), gradient_fn(snapshot, index))
     return optax.tree.add(correction, snapshot_gradient)
@@ -115,8 +119,6 @@ def svrg_gradient(
 
 class SvrgRun(NamedTuple):
     """A run of `svrg`.
-
-    A helper.
 
     Attributes:
         snapshots: the snapshots, first the starting point, leaves [num_epochs + 1, ...].
@@ -162,7 +164,7 @@ def svrg(
         All snapshots and all iterates. An epoch costs n + 2 T component gradients.
 
     Raises:
-        ValueError: if a static setting is out of its range.
+        ValueError: if a setting is not a scalar, or a static one out of its range.
 
     Statement: optimizers.svrg.  Source: Johnson and Zhang 2013, figure 1 and theorem 1.
 

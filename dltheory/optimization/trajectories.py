@@ -20,8 +20,6 @@ class Trajectory(NamedTuple):
 
     Under `jit`, fields that are not used are not computed.
 
-    A helper.
-
     Attributes:
         params: parameters before each step and after the last, leaves [t + 1, ...].
         value: objective values, shape [t + 1]; of `run_online` the losses suffered, shape [t].

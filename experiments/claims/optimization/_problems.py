@@ -5,12 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-__all__ = ["generator", "logistic_data", "rotated", "tilted"]
-
-
-def generator(key):
-    """NumPy's random numbers, derived from a claim's key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+__all__ = ["logistic_data", "rotated", "tilted"]
 
 
 def logistic_data(seed, num_examples, num_features):

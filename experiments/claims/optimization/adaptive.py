@@ -8,8 +8,7 @@ import numpy as np
 import optax
 
 from dltheory import optimization
-from experiments.claim import Axes, Claim, Variant
-from experiments.claims.optimization._problems import generator
+from experiments.claim import Axes, Claim, Variant, generator
 from experiments.curves import Curve
 from experiments.judges import AtMost, Equal
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory import optimization
-from experiments.claim import Assumption, Axes, Budget, Claim, Variant
-from experiments.claims.optimization._problems import generator, logistic_data, tilted
+from experiments.claim import Assumption, Axes, Budget, Claim, Variant, generator
+from experiments.claims.optimization._problems import logistic_data, tilted
 from experiments.curves import Curve
 from experiments.judges import AtMost, Equal, Slope
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory import optimization
-from experiments.claim import Assumption, Axes, Budget, Claim, Variant
-from experiments.claims.optimization._problems import generator
+from experiments.claim import Assumption, Axes, Budget, Claim, Variant, generator
 from experiments.curves import Curve, estimate
 from experiments.judges import AtMost, Equal, Mean, MeanAtMost
 
