@@ -277,8 +277,13 @@ def _convex_gaps(draw, names, power=0.5):
 def _convex_bounds(_, power=0.5):
     bounds = {}
     for name, problem in _convex().items():
-        constants = [float(c) for c in (problem.diameter, problem.gradient_bound, _best_scale(problem))]
-        bounds[name] = [convergence.sgd_convex_bound(*constants, float(t) ** (2 * power)) for t in _LONG_TIMES]
+        bound = functools.partial(
+            convergence.sgd_convex_bound,
+            float(problem.diameter),
+            float(problem.gradient_bound),
+            float(_best_scale(problem)),
+        )
+        bounds[name] = [bound(float(t) ** (2 * power)) for t in _LONG_TIMES]
     return bounds
 
 
