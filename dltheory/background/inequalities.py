@@ -294,7 +294,8 @@ def holder_extremal(v: Array, p: Array) -> Array:
     largest = jnp.max(magnitude, initial=0.0)
     ratio = magnitude / jnp.where(largest > 0, largest, 1.0)
     finite = p < jnp.inf
-    powers = jnp.where(finite, ratio ** jnp.where(finite, p - 1, 1.0), jnp.asarray(ratio == 1, ratio.dtype))
+    attained = jnp.asarray(magnitude == largest, ratio.dtype)
+    powers = jnp.where(finite, ratio ** jnp.where(finite, p - 1, 1.0), attained)
     direction = jnp.sign(v) * powers
     norm = p_norm(direction, dual_exponent(p))
     return direction / jnp.where(largest > 0, norm, 1.0)

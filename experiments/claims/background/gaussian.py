@@ -105,11 +105,13 @@ def _sample_moments(law):
 
 
 def _two_laws(key, _):
+    """For each dimension two laws whose means lie two standard deviations apart in every coordinate."""
     rng = generator(key)
-    return {
-        d: (rng.normal(size=d), random_covariance(rng, d), rng.normal(size=d), random_covariance(rng, d))
-        for d in (1, 2, 4)
-    }
+    laws = {}
+    for d in (1, 2, 4):
+        (mean, cov_p, cov_q) = rng.normal(size=d), random_covariance(rng, d), random_covariance(rng, d)
+        laws[d] = mean, cov_p, mean + 2 * np.sqrt(np.diag(cov_q)) * rng.choice([-1, 1], d), cov_q
+    return laws
 
 
 def _towards(laws, s):
