@@ -76,7 +76,7 @@ def evaluate(claim: Claim, *, seed: int = 0, tier: str = "quick") -> Record:
         try:
             with jax.enable_x64(), jax.numpy_rank_promotion("raise"):
                 _judge_claim(claim, seed, tier, record)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             record.verdict, record.reason = Verdict.ERROR, f"{type(error).__name__}: {error}"
             record.traceback = traceback.format_exc()
     record.wall_seconds = time.perf_counter() - started

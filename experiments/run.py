@@ -21,7 +21,7 @@ from experiments.errors import UsageError
 from experiments.evaluate import Record
 from experiments.judges import Verdict
 from experiments.progress import Progress, ProgressLines, ProgressTable, duration, outcome, summary
-from experiments.runner import Finished, LocalWorker, Lost, Runner, Started, Worker, dask_workers
+from experiments.runner import Finished, Job, LocalWorker, Lost, Runner, Started, Worker, dask_workers
 from experiments.select import claims_of, select
 from experiments.store import Store, find_run, read_settings, runs
 
@@ -59,16 +59,14 @@ def run(options: argparse.Namespace, *, default_package: str) -> int:
         raise UsageError(str(error)) from None
 
     with contextlib.ExitStack() as stack:
-        workers = _workers(options, stack)
+        workers = _workers(options, plan.package, stack)
         digest = source_digest(plan.package)
         store = stack.enter_context(_open_store(plan, options, digest, claims, registry))
         kept = {name: store.records[name] for name in (claim.name for claim in claims) if _complete(store, name)}
         todo = [claim for claim in claims if claim.name not in kept]
         _announce(store, plan, claims, kept)
 
-        runner = Runner(
-            workers[: len(todo)], package=plan.package, seed=plan.seed, tier=plan.tier, digest=digest
-        )
+        runner = Runner(workers[: len(todo)], Job(plan.package, plan.seed, plan.tier, digest))
         progress = _progress(claims, kept)
         with _signals_call(runner.stop) as signals, progress:
             troubles = _follow(runner, todo, store, progress)
@@ -111,7 +109,7 @@ def _to_resume(options: argparse.Namespace, wanted: Mapping[str, Any]) -> Path |
     return next(alike, None)
 
 
-def _workers(options: argparse.Namespace, stack: contextlib.ExitStack) -> Sequence[Worker]:
+def _workers(options: argparse.Namespace, package: str, stack: contextlib.ExitStack) -> Sequence[Worker]:
     if options.scheduler is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jobs = options.jobs or cores
@@ -123,12 +121,9 @@ def _workers(options: argparse.Namespace, stack: contextlib.ExitStack) -> Sequen
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(f"no Dask scheduler answers at {options.scheduler}: {error}") from None
     try:
-        workers = dask_workers(client)
-    except Exception as error:  # whatever the cluster raised
-        raise UsageError(f"the cluster's workers must start where `experiments` can be imported: {error}") from None
-    if not workers:
-        raise UsageError(f"the Dask cluster at {options.scheduler} has no workers")
-    return workers[: options.jobs]
+        return dask_workers(client, package)[: options.jobs]
+    except Exception as error:  # whatever the cluster raises
+        raise UsageError(f"the Dask cluster at {options.scheduler} cannot be used: {error}") from None
 
 
 def _open_store(

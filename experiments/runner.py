@@ -1,8 +1,8 @@
 """Evaluates claims in worker processes, so that a crash, a kill or a time-out costs one claim and no more.
 
-Every worker is a `concurrent.futures` executor of one process, served by one thread: a claim is a call submitted to
-it, and a process that dies or does not answer in time is replaced. On this machine the executor is a process pool; on
-a Dask cluster it is the cluster's own.
+A `LocalWorker` is a `concurrent.futures` process pool of one process, replaced when a claim breaks it or takes too
+long. A `DaskWorker` submits claims to a Dask cluster, where a `LocalWorker` takes them. A `Runner` serves any number of
+workers from one queue of claims, each by a thread of its own.
 """
 
 from __future__ import annotations
@@ -10,41 +10,63 @@ from __future__ import annotations
 import collections
 import enum
 import multiprocessing
-import os
 import queue
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from io import FileIO
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from experiments import worker
-from experiments.claim import Claim
+from experiments.claim import Claim, all_claims
+from experiments.environment import source_digest
 from experiments.evaluate import Record, error_record
 
 __all__ = [
     "DaskWorker",
     "Event",
     "Finished",
+    "Job",
     "LocalWorker",
     "Lost",
     "Runner",
     "Started",
     "Worker",
+    "WorkerError",
     "dask_workers",
     "time_limit",
 ]
 
-_START_SECONDS = 120
-_GRACE = 0.5  # seconds beyond the time limit in which a worker writes down where its claim was
+_START_SECONDS = 120  # in which a process must have imported the claims
+_GRACE = 0.5  # seconds beyond the time limit in which a process writes down where its claim was
+
+
+class Job(NamedTuple):
+    """What the claims of a run have in common.
+
+    Attributes:
+        package: where the claims are.
+        seed: of the run.
+        tier: of the run.
+        digest: of the sources that the run began with.
+    """
+
+    package: str
+    seed: int
+    tier: str
+    digest: str
+
+
+class WorkerError(Exception):
+    """A worker cannot be used any more; says why."""
 
 
 class Started(NamedTuple):
-    """A worker has begun a claim."""
+    """A worker has taken a claim."""
 
     claim: str
 
@@ -56,7 +78,7 @@ class Finished(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker could not be started, or started again; the others go on."""
+    """A worker cannot be used any more; the others go on."""
 
     reason: str
 
@@ -65,22 +87,30 @@ Event = Started | Finished | Lost
 
 
 class Worker(Protocol):
-    """One process, here or elsewhere, that takes one call at a time."""
+    """Evaluates one claim at a time, out of this process."""
 
-    def start(self) -> None:
-        """Starts the process, in place of the one before if there was one; any exception means that it cannot."""
+    def start(self, job: Job) -> None:
+        """Gets ready for a claim; does nothing if it is.
+
+        Raises:
+            Exception: if it cannot; it is not used any more.
+        """
         ...
 
-    def submit(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Calls a function in the process."""
+    def evaluate(self, claim: Claim, job: Job) -> Record:
+        """The claim's record, whatever the claim does.
+
+        Raises:
+            Exception: if the worker, not the claim, is to blame; the claim has no record then.
+        """
         ...
 
     def kill(self) -> None:
-        """Ends the process at once, whatever it does; may be called by any thread at any time, and again."""
+        """Makes `start` and `evaluate` end at once; may be called by any thread at any time, and again."""
         ...
 
-    def post_mortem(self) -> tuple[str, str]:
-        """After a call that broke the process: what became of it in a few words, and what it last wrote."""
+    def close(self) -> None:
+        """Ends the worker."""
         ...
 
 
@@ -90,118 +120,162 @@ def time_limit(claim: Claim, tier: str) -> float:
 
 
 class LocalWorker:
-    """A process of this machine.
+    """A process of this machine; the first claim starts it.
 
     Args:
-        threads: how many threads its linear algebra may use. Several workers whose BLAS each take all cores wait for
-            one another: two such processes on two cores needed ten times as long for a singular-value decomposition.
+        threads: how many threads its linear algebra may use. Several processes whose BLAS each take all cores wait for
+            one another: two of them on two cores needed ten times as long for a singular-value decomposition.
     """
 
     def __init__(self, threads: int) -> None:
         names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
-        self._environment = dict.fromkeys(names, str(threads)) | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        self._log = tempfile.NamedTemporaryFile(prefix="claim-", suffix=".log")  # noqa: SIM115
+        self._variables = dict.fromkeys(names, str(threads)) | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._executor: Executor | None = None
         self._process: BaseProcess | None = None
+        self._log: FileIO | None = None
+        self._environment: dict[str, Any] = {}
 
-    def start(self) -> None:
-        """Starts the process; see `Worker`."""
-        self.kill()
+    def start(self, job: Job) -> None:
+        """Starts the process unless it runs; see `Worker`."""
         if self._executor is not None:
-            self._executor.shutdown()
+            return
         self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        process_id = self.submit(worker.own_process, self._log.name, self._environment).result()
+        descriptor, name = tempfile.mkstemp(prefix="dltheory-")
+        self._log = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
+        process_id = self._executor.submit(worker.own_process, name, self._variables).result(_START_SECONDS)
         self._process = next(child for child in multiprocessing.active_children() if child.pid == process_id)
+        self._environment, digest = self._executor.submit(worker.start, job.package).result(_START_SECONDS)
+        if digest != job.digest:
+            raise WorkerError("the sources or libraries that it imports are not those that the run began with")
 
-    def submit(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Calls a function in the process."""
-        assert self._executor is not None, "start the worker first"
-        os.truncate(self._log.name, 0)
-        return self._executor.submit(call, *args)
+    def evaluate(self, claim: Claim, job: Job) -> Record:
+        """The claim's record; see `Worker`."""
+        assert self._executor is not None
+        assert self._log is not None
+        self._log.truncate(0)
+        limit, began, log = time_limit(claim, job.tier), time.perf_counter(), ""
+        try:
+            call = (job.package, claim.name, job.seed, job.tier, limit)
+            record = self._executor.submit(worker.evaluate_claim, *call).result(limit + _GRACE)
+        except BaseException as error:
+            seconds = time.perf_counter() - began
+            if isinstance(error, TimeoutError):
+                reason, log = f"stopped after {limit:g} s", self._bury()[1]
+            elif isinstance(error, BrokenExecutor):
+                reason, log = self._bury()
+            else:  # the claim raised KeyboardInterrupt, or its record cannot be pickled
+                reason = f"{type(error).__name__}: {error}"
+            record = error_record(claim, reason, seed=job.seed, tier=job.tier, wall_seconds=seconds)
+            record.traceback = log or None
+        record.digest, record.environment = job.digest, self._environment
+        return record
 
     def kill(self) -> None:
         """Ends the process at once."""
         if self._process is not None:
             self._process.kill()
 
-    def post_mortem(self) -> tuple[str, str]:
-        """How the process ended, and the end of its log."""
-        assert self._executor is not None
-        assert self._process is not None
+    def close(self) -> None:
+        """Ends the process, and waits until it has ended."""
         self.kill()
-        self._executor.shutdown()
+        if self._executor is not None:
+            self._executor.shutdown()
+        if self._log is not None:
+            self._log.close()
+        self._executor = self._log = None
+
+    def _bury(self) -> tuple[str, str]:
+        """Ends the process if it has not ended; what became of it, in a few words, and what it last wrote."""
+        assert self._process is not None
+        assert self._log is not None
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines(keepends=True)
+        readable = [line for line in lines if len(line) < 500]  # not the lists of CPU features and extension modules
+        self.close()
         status = self._process.exitcode or 0
         if status < 0:
             how = f"was killed by {signal.Signals(-status).name}"
             how += " (out of memory?)" if -status == signal.SIGKILL else ""
         else:
             how = f"exited with status {status}"
-        lines = Path(self._log.name).read_text(errors="replace").splitlines(keepends=True)
-        readable = [line for line in lines if len(line) < 500]  # not the lists of CPU features and extension modules
         return f"its process {how}", "".join(readable)[-5000:]
 
 
 class DaskWorker:
-    """A worker of a Dask cluster, known by its name, which survives its restarts.
+    """One claim at a time on a Dask cluster, on whichever of its machines is free.
 
-    What can be stopped from here is less than with a `LocalWorker`. A claim that exceeds its time is stopped by
-    restarting its worker, which takes a nanny; without one, the claim runs on, and the worker counts as lost. The time
-    limit begins when the claim is submitted: other users of the cluster delay it. A claim that kills its worker is
-    tried again until the cluster gives up (``distributed.scheduler.allowed-failures``). After Ctrl-C, claims that have
-    begun run on to their end, unheard.
+    The cluster's worker runs the claim in a process of its own, so that what a `LocalWorker` guarantees holds there:
+    the time limit counts from the moment the claim starts, and no claim takes a cluster's worker down. Each claim pays
+    for the start of that process. If a machine is lost, Dask gives its claims to another. A claim that is under way
+    when the run is stopped goes on, unheard, until its end or its time limit.
     """
 
-    def __init__(self, client: Any, name: Any) -> None:
-        self._client, self._name = client, name
-        self._executor: Executor = client.get_executor(workers=[name], pure=False)
-        self._last: Future[Any] | None = None
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._call: Future[Record] | None = None
 
-    def start(self) -> None:
-        """Restarts the worker if it may still be busy with a claim that was withdrawn."""
-        if self._last is not None and self._last.cancelled():
-            self._client.restart_workers([self._name], timeout=_START_SECONDS)
+    def start(self, job: Job) -> None:
+        """Nothing is to be done; see `dask_workers`."""
 
-    def submit(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Calls a function in the worker."""
-        self._last = self._executor.submit(call, *args)
-        return self._last
+    def evaluate(self, claim: Claim, job: Job) -> Record:
+        """The claim's record; see `Worker`."""
+        try:
+            self._call = self._executor.submit(_evaluate_apart, claim.name, job)
+            return self._call.result()
+        except CancelledError:
+            raise WorkerError("the Dask cluster has withdrawn the claim") from None
+        except Exception as error:  # such as Dask's KilledWorker, if the machine runs out of memory again and again
+            return error_record(claim, f"{type(error).__name__}: {error}", seed=job.seed, tier=job.tier)
 
     def kill(self) -> None:
-        """Withdraws the call."""
-        if self._last is not None:
-            self._last.cancel()
+        """Withdraws the claim."""
+        if self._call is not None:
+            self._call.cancel()
 
-    def post_mortem(self) -> tuple[str, str]:
-        """Dask keeps no last words."""
-        return "its Dask worker was lost", ""
+    def close(self) -> None:
+        """The cluster goes on."""
 
 
-def dask_workers(client: Any) -> list[DaskWorker]:
-    """All workers that a cluster has now."""
-    return [DaskWorker(client, name) for name in client.run(_dask_name).values()]
+def dask_workers(client: Any, package: str) -> list[DaskWorker]:
+    """As many workers as the threads that a Dask cluster has now.
+
+    Raises:
+        WorkerError: if there are none, or some have other sources or libraries than this process.
+        Exception: whatever a worker raises that cannot import them.
+    """
+    digests = client.run(source_digest, package)
+    if not digests:
+        raise WorkerError("the cluster has no workers")
+    if others := [address for address, digest in digests.items() if digest != source_digest(package)]:
+        raise WorkerError(f"{', '.join(others)}: the sources or libraries there are not those here")
+    return [DaskWorker(client.get_executor(pure=False)) for _ in range(sum(client.nthreads().values()))]
+
+
+def _evaluate_apart(name: str, job: Job) -> Record:
+    """Evaluates a claim in a process of its own; for processes that must outlive whatever the claim does."""
+    # Dask marks its workers as daemons, which may not have children lest these be orphaned; ours look after themselves.
+    multiprocessing.current_process().daemon = False
+    for event in Runner([LocalWorker(threads=1)], job).run([all_claims(job.package)[name]]):
+        if isinstance(event, Finished):
+            return event.record
+        if isinstance(event, Lost):
+            raise WorkerError(event.reason)
+    raise WorkerError("the claim was not evaluated")
 
 
 class Runner:
-    """Hands claims to workers and gives back what becomes of them, as it happens.
+    """Hands claims to workers, and gives back what becomes of them as it happens."""
 
-    Args:
-        workers: not yet started.
-        package: where the claims are; workers import it.
-        seed: of the run.
-        tier: of the run.
-        digest: of the run's sources; a worker that has others is not used.
-    """
-
-    def __init__(self, workers: Sequence[Worker], *, package: str, seed: int, tier: str, digest: str) -> None:
-        self._workers, self._package, self._seed, self._tier, self._digest = workers, package, seed, tier, digest
+    def __init__(self, workers: Sequence[Worker], job: Job) -> None:
+        self._workers, self._job = workers, job
         self._todo: collections.deque[Claim] = collections.deque()
         self._events: queue.SimpleQueue[Event | _Signal] = queue.SimpleQueue()
         self._stopping = False
 
     def run(self, claims: Sequence[Claim]) -> Generator[Event, None, None]:
-        """Evaluates the claims in their order; ends when all are done, no worker is left, or `stop` was called.
+        """Evaluates claims, begun in their order; ends when all are done, no worker is left, or `stop` is called.
 
-        However it ends, it leaves no worker process behind.
+        However it ends, it leaves no process behind.
         """
         self._todo.extend(claims)
         threads = [threading.Thread(target=self._serve, args=(each,), daemon=True) for each in self._workers]
@@ -213,9 +287,9 @@ class Runner:
                 event = self._events.get()
                 if event is _Signal.STOP:
                     break
-                if isinstance(event, _Signal):
+                if event is _Signal.LEFT:
                     serving -= 1
-                else:
+                elif not isinstance(event, _Signal):
                     yield event
         finally:
             self._stopping = True
@@ -226,65 +300,32 @@ class Runner:
                     thread.join(0.05)
 
     def stop(self) -> None:
-        """Ends `run`; what has finished so far is yielded first. May be called by a signal handler."""
+        """Ends `run`; what has finished so far is yielded first. A signal handler may call it."""
         self._events.put(_Signal.STOP)
 
     def _serve(self, each: Worker) -> None:
         # Processes inherit the mask, so that Ctrl-C cannot hit them while they start; `own_process` lifts it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-        environment = None
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             while self._todo and not self._stopping:
-                environment = environment or self._start(each)
+                each.start(self._job)
                 try:
                     claim = self._todo.popleft()
-                except IndexError:
+                except IndexError:  # another worker was faster
                     break
                 self._events.put(Started(claim.name))
-                record, healthy = self._evaluate(each, claim)
-                if self._stopping:
-                    break
-                record.digest, record.environment = self._digest, environment
-                self._events.put(Finished(record))
-                environment = environment if healthy else None
+                record = each.evaluate(claim, self._job)
+                if not self._stopping:
+                    self._events.put(Finished(record))
         except Exception as error:
             if not self._stopping:
-                self._events.put(Lost(f"a worker cannot start: {type(error).__name__}: {error}"))
+                what = str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}"
+                self._events.put(Lost(f"a worker is lost: {what}"))
         finally:
-            each.kill()
+            each.close()
             self._events.put(_Signal.LEFT)
-
-    def _start(self, each: Worker) -> dict[str, Any]:
-        each.start()
-        answer = each.submit(worker.start, self._package).result(_START_SECONDS)
-        if answer["digest"] != self._digest:
-            raise RuntimeError("its sources or libraries are not those of this run")
-        return answer["environment"]
-
-    def _evaluate(self, each: Worker, claim: Claim) -> tuple[Record, bool]:
-        """The claim's record, and whether the worker can go on."""
-        limit, began = time_limit(claim, self._tier), time.perf_counter()
-        log, healthy = "", False
-        try:
-            call = (self._package, claim.name, self._seed, self._tier, limit)
-            return each.submit(worker.evaluate_claim, *call).result(limit + _GRACE), True
-        except TimeoutError:
-            each.kill()
-            reason, log = f"stopped after {limit:g} s", each.post_mortem()[1]
-        except BrokenExecutor:
-            reason, log = each.post_mortem()
-        except BaseException as error:  # SystemExit, an answer that cannot be pickled, Dask's KilledWorker
-            reason, healthy = f"{type(error).__name__}: {error}", True
-        seconds = time.perf_counter() - began
-        record = error_record(claim, reason, seed=self._seed, tier=self._tier, wall_seconds=seconds)
-        record.traceback = log or None
-        return record, healthy
 
 
 class _Signal(enum.Enum):
     LEFT = enum.auto()  # a worker has nothing more to do
     STOP = enum.auto()
-
-
-def _dask_name(dask_worker: Any) -> Any:
-    return dask_worker.name

@@ -25,16 +25,16 @@ def own_process(log: str, environment: dict[str, str]) -> int:
     its workers; if the run dies without a word, they end themselves.
 
     Args:
-        log: a file that exists.
+        log: a file that the run has open.
         environment: variables that hold unless the user has set them, read by libraries that are yet to be imported.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)
+    os.unlink(log)  # it lives as long as both processes have it open, and is gone however they end
     faulthandler.enable(all_threads=False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -44,16 +44,21 @@ def own_process(log: str, environment: dict[str, str]) -> int:
     return os.getpid()
 
 
-def start(package: str) -> dict[str, Any]:
-    """Imports the claims; returns what the run must know about this worker: its sources' digest, its environment."""
+def start(package: str) -> tuple[dict[str, Any], str]:
+    """Imports the claims; returns the process's environment and the digest of the sources that it imports.
+
+    Raises:
+        PlatformError: if this platform computes wrong numbers.
+    """
     from dltheory import platform
     from experiments import compilation_cache, environment
     from experiments.claim import all_claims
 
+    digest = environment.source_digest(package)
     compilation_cache.enable()
     platform.require_sound()
     all_claims(package)
-    return {"digest": environment.source_digest(package), "environment": environment.describe()}
+    return environment.describe(), digest
 
 
 def evaluate_claim(package: str, name: str, seed: int, tier: str, time_limit: float) -> Record:

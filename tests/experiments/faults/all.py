@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import jax
 import numpy as np
 
 from experiments.claim import Claim, Variant
@@ -55,6 +56,11 @@ def _exhausts_memory(_):
     return np.ones(2**45)
 
 
+def _prints_random_numbers(draw):
+    _prints(draw)
+    return jax.random.normal(draw.key, (5,))
+
+
 def _claim(part, measure, **settings):
     return Claim(
         "fault.claim",
@@ -78,6 +84,7 @@ CLAIMS = (
     _claim("crashes", _crashes),
     _claim("exhausts memory", _exhausts_memory),
     _claim("prints", _prints),
+    _claim("prints random numbers", _prints_random_numbers),
     _claim("prints much", _prints_much),
     _claim("returns NaN", lambda _: float("nan")),
     _claim("sound after", lambda _: 1.0),
