@@ -50,7 +50,7 @@ def polyak_average(inner: optax.GradientTransformation) -> optax.GradientTransfo
     Raises:
         ValueError: if `update` is called without `params`.
 
-    Statement: convergence.polyak_averaging.  Source: Polyak and Juditsky 1992, equation (4).
+    Statement: convergence.polyak_averaging.  Source: Polyak and Juditsky 1992.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import convergence, optimization

@@ -185,7 +185,7 @@ def descent_certificate(objective_fn: ObjectiveFn, params: PyTree, smoothness: S
     Raises:
         ValueError: if a static `smoothness` is not positive.
 
-    Statement: convergence.descent_lemma.  Source: Nesterov 2004, inequality (1.2.13).
+    Statement: convergence.descent_lemma.  Source: Nesterov 2004, section 1.2.3.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import convergence

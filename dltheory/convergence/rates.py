@@ -102,7 +102,7 @@ def stationarity_steps_bound(smoothness: Scalar, gap0: Scalar, tolerance: Scalar
     Raises:
         ValueError: if an argument is not a scalar, or a static one is outside its range.
 
-    Statement: convergence.eps_stationarity.  Source: Nesterov 2004, inequality (1.2.15).
+    Statement: convergence.eps_stationarity.  Source: Nesterov 2004, section 1.2.3.
 
     >>> from dltheory import convergence
     >>> float(convergence.stationarity_steps_bound(1.0, 2.0, 0.1))

@@ -42,7 +42,7 @@ def inverse_power_schedule(scale: Scalar, power: Scalar) -> optax.Schedule:
         ValueError: if a static setting is out of its range.
 
     Statement: convergence.averaging_convex_rate, convergence.averaging_strongly_convex_rate,
-    convergence.polyak_averaging.  Source: Robbins and Monro 1951, section 4; Polyak and Juditsky 1992.
+    convergence.polyak_averaging.  Source: Robbins and Monro 1951; Polyak and Juditsky 1992.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import convergence
@@ -74,7 +74,7 @@ def sgd_expected_progress(gradients: PyTree, params: PyTree, optimum: PyTree, le
     Raises:
         ValueError: if `optimum` or a row of `gradients` has not the shapes of `params`.
 
-    Statement: convergence.sgd_distance_identity.  Source: Robbins and Monro 1951, equation (9).
+    Statement: convergence.sgd_distance_identity.  Source: Robbins and Monro 1951.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import convergence
@@ -105,7 +105,7 @@ def sgd_progress_threshold(gradients: PyTree, params: PyTree, optimum: PyTree) -
     Raises:
         ValueError: if `optimum` or a row of `gradients` has not the shapes of `params`.
 
-    Statement: convergence.sgd_distance_identity.  Source: Robbins and Monro 1951, equation (9).
+    Statement: convergence.sgd_distance_identity.  Source: Robbins and Monro 1951.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import convergence
