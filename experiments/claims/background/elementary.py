@@ -83,31 +83,37 @@ def _matrices(key, _):
 _product = jax.jit(jax.vmap(background.logdet_product, in_axes=(0, None)))
 
 
-def _as_curves(determinants):
-    """Determinants as a sign and a logarithm: only the two together decide."""
+def _compressed(determinants):
+    """Determinants x as sgn(x) log(1 + |x|) / d: a number of moderate size that has both sign and magnitude."""
     return {
-        f"{what}, d = {d}": Curve(values, _SHIFTS)
-        for d, pair in determinants.items()
-        for what, values in zip(("sign", "log"), pair, strict=True)
+        f"d = {d}": Curve(sign * np.logaddexp(0, logabsdet) / d, _SHIFTS)
+        for d, (sign, logabsdet) in determinants.items()
     }
 
 
-def _det_of_product(matrices):
-    return _as_curves({d: np.linalg.slogdet(a @ b) for d, (a, b) in matrices.items()})
+def _of_product(matrices):
+    return _compressed({d: np.linalg.slogdet(a @ b) for d, (a, b) in matrices.items()})
+
+
+def _of_sum(matrices):
+    return _compressed({d: np.linalg.slogdet(a + b) for d, (a, b) in matrices.items()})
 
 
 def _product_of_dets(matrices):
-    return _as_curves({d: _product(a, b) for d, (a, b) in matrices.items()})
+    return _compressed({d: map(np.asarray, _product(a, b)) for d, (a, b) in matrices.items()})
 
 
-def _dets_of_inverses(matrices):
-    return _as_curves({d: np.linalg.slogdet(np.linalg.inv(a)) for d, (a, _) in matrices.items()})
+def _of_inverse(matrices):
+    return _compressed({d: np.linalg.slogdet(np.linalg.inv(a / 4)) for d, (a, _) in matrices.items()})
 
 
-def _inverses_of_dets(matrices):
-    identity = {d: _product(a, np.eye(d)) for d, (a, _) in matrices.items()}
-    return _as_curves({d: (det.sign, -det.logabsdet) for d, det in identity.items()})
+def _of_transpose(matrices):
+    return _compressed({d: np.linalg.slogdet(a.mT / 4) for d, (a, _) in matrices.items()})
 
+
+def _inverse_of_det(matrices):
+    factors = {d: _product(a, np.eye(d) / 4) for d, (a, _) in matrices.items()}
+    return _compressed({d: (np.asarray(sign), -np.asarray(logabsdet)) for d, (sign, logabsdet) in factors.items()})
 
 
 CLAIMS = (
@@ -179,27 +185,21 @@ CLAIMS = (
         "background.det_product",
         says="The determinant of AB is the product of the determinants, in sign and logarithm.",
         setup=_matrices,
-        measure=_det_of_product,
+        measure=_of_product,
         predict=_product_of_dets,
         judge=Equal(rtol=1e-10, atol=1e-10),
-        control=Variant(
-            "the determinant of A + B",
-            measure=lambda matrices: _as_curves({d: np.linalg.slogdet(a + b) for d, (a, b) in matrices.items()}),
-        ),
-        axes=Axes("s, where A = A$_0$ + s I", "determinant"),
+        control=Variant("the determinant of A + B", measure=_of_sum),
+        axes=Axes("s, where A = A$_0$ + s I", "sgn(det) log(1 + |det|) / d"),
     ),
     Claim(
         "background.det_product",
         part="inverse",
         says="The determinant of the inverse is the inverse of the determinant.",
         setup=_matrices,
-        measure=_dets_of_inverses,
-        predict=_inverses_of_dets,
+        measure=_of_inverse,
+        predict=_inverse_of_det,
         judge=Equal(rtol=1e-10, atol=1e-10),
-        control=Variant(
-            "the determinant of the transpose",
-            measure=lambda matrices: _as_curves({d: np.linalg.slogdet(a.mT) for d, (a, _) in matrices.items()}),
-        ),
-        axes=Axes("s, where A = A$_0$ + s I", "determinant"),
+        control=Variant("the determinant of the transpose", measure=_of_transpose),
+        axes=Axes("s, where A = (A$_0$ + s I) / 4", "sgn(det) log(1 + |det|) / d"),
     ),
 )
