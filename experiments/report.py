@@ -218,9 +218,7 @@ def _claim_views(run: Run, claims: Mapping[str, Claim], drawn: Mapping[str, Pict
     ]
 
 
-def _claim_view(
-    name: str, claim: Claim | None, record: Record | None, run: Run, picture: Picture | None
-) -> ClaimView:
+def _claim_view(name: str, claim: Claim | None, record: Record | None, run: Run, picture: Picture | None) -> ClaimView:
     head, _, part = name.partition(":")
     outcome = NOT_RUN if record is None else _outcome(record)
     badge = outcome.words

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import types
 from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from experiments.plots.slopes import draw_slopes
 
 __all__ = ["Drawable", "picture", "pictures"]
 
-_WORTH_A_PROCESS = 40  # pictures; starting a process costs about as much as ten
+_WORTH_A_PROCESS = 50  # pictures; starting a process costs about as much as twenty
 
 
 def picture(record: Drawable) -> str | None:
@@ -58,8 +59,11 @@ def pictures(records: Iterable[Drawable], *, jobs: int | None = None) -> dict[st
         return dict(map(_attempt, bare))
     # Forking a process in which JAX has started threads can deadlock.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        return dict(pool.map(_attempt, bare, chunksize=max(1, len(bare) // (4 * jobs))))
+    try:
+        with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            return dict(pool.map(_attempt, bare, chunksize=max(1, len(bare) // (4 * jobs))))
+    except BrokenProcessPool:  # a worker was killed; what it could not do is done here
+        return dict(map(_attempt, bare))
 
 
 def _attempt(record: Any) -> tuple[str, str | Exception | None]:

@@ -231,7 +231,7 @@ def limits(values: Sequence[np.ndarray], *, log: bool, pad: float = 0.07) -> tup
     low, high = float(numbers.min()), float(numbers.max())
     if log:
         low, high = np.log10(low), np.log10(high)
-        room = max(pad * (high - low), 0.05 if high > low else 0.5)
+        room = min(max(pad * (high - low), 0.05 if high > low else 0.5), 0.7)
         return float(10 ** max(low - room, -307)), float(10 ** min(high + room, 307))
     room = pad * (high - low)
     if high - low <= 1e-12 * max(abs(low), abs(high)):
@@ -312,31 +312,39 @@ def _flow(entries: Sequence[Entry]) -> list[list[tuple[float, Entry]]]:
 
 
 def _fit_ticks(axes: Axes) -> None:
-    """A handful of ticks an axis; on logarithmic ones powers of ten, unless there are too few of them."""
+    """A handful of ticks an axis."""
     for axis, most in ((axes.xaxis, 7), (axes.yaxis, 3 if axes.get_position().height < 0.2 else 6)):
         if isinstance(axis.get_major_locator(), (ticker.FixedLocator, ticker.NullLocator)):
             continue
-        if axis.get_scale() != "log":
+        if axis.get_scale() == "log":
+            ticks, texts = _log_ticks(*axis.get_view_interval(), most)
+            axis.set_major_locator(ticker.FixedLocator(ticks))
+            axis.set_major_formatter(ticker.FixedFormatter(texts))
+            axis.set_minor_locator(ticker.NullLocator())
+        else:
             axis.set_major_locator(ticker.MaxNLocator(most - 1, steps=[1, 2, 2.5, 5, 10]))
             formatter = ticker.ScalarFormatter()
             formatter.set_powerlimits((-3, 5))
             axis.set_major_formatter(formatter)
-            continue
-        low, high = axis.get_view_interval()
-        decades = np.log10(high) - np.log10(low)
-        subs = (1.0,) if decades > 1.8 else (1.0, 2.0, 5.0) if decades > 0.7 else tuple(np.arange(1, 10, 0.5))
-        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=most))
-        form = _power if decades > 1.8 else number
-        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _, form=form: form(value)))
-        axis.set_minor_locator(ticker.NullLocator())
 
 
-def _power(value: float) -> str:
-    """Powers of ten; mathtext would make them ten times as slowly."""
-    if not value > 0:
-        return ""  # a tick that underflowed
-    exponent = round(np.log10(value))
-    return f"{value:g}" if 0 <= exponent <= 3 else f"10{str(exponent).translate(_RAISED)}"
+def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
+    """Powers of ten at equal distances, or also their multiples if there are too few; mathtext would be slow here."""
+    first, last = np.log10(low), np.log10(high)
+    if last - first > 1.8:
+        stride = int(np.ceil((last - first) / most))
+        exponents = range(int(np.ceil(first / stride)) * stride, int(np.floor(last)) + 1, stride)
+        return [10.0**e for e in exponents], [_power(e) for e in exponents]
+    multiples = (1, 2, 5) if last - first > 0.7 else np.arange(1, 10, 0.5) if last - first > 0.15 else ()
+    ticks = [m * 10.0**e for e in range(int(np.floor(first)), int(np.ceil(last)) + 1) for m in multiples]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if not 2 <= len(ticks) <= 9:
+        ticks = [float(tick) for tick in ticker.MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    return ticks, [number(tick) for tick in ticks]
+
+
+def _power(exponent: int) -> str:
+    return f"{10**exponent}" if 0 <= exponent <= 3 else f"10{str(exponent).translate(_RAISED)}"
 
 
 def _tick_width(axis: Any) -> float:

@@ -28,7 +28,7 @@ from experiments.plots.legend import DASHES, curve_entries, measured_entry, theo
 
 __all__ = ["draw_curves", "draw_measured", "points_each", "y_limits"]
 
-_POINTS = 400  # in all curves together
+_POINTS = 320  # in all curves together
 _SHADE = 0.13  # opacity of the forbidden side
 _BAND = 0.05  # of the axis
 _DENSE = 150  # points of one curve that look like a line
@@ -176,7 +176,7 @@ def _shade(axes: Any, each: Series, side: int, hue: str, *, everything: bool) ->
     if not everything:
         step = side * _BAND
         band = inside * (high / low) ** step if axes.get_yscale() == "log" else inside + step * (high - low)
-        edge = np.clip(band, low, high)
+        edge = np.where((each.target >= low) & (each.target <= high), np.clip(band, low, high), np.nan)
     axes.fill_between(each.abscissa, inside, edge, color=hue, alpha=_SHADE, lw=0)
 
 

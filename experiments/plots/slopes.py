@@ -47,9 +47,9 @@ def draw_slopes(record: Drawable, layers: list[Layer]) -> str:
         axes.set_xlim(*limits([each.abscissa for each in series], log=x.log, pad=0.06))
         axes.set_ylim(*limits([a for each in series for a in (each.y, each.low, each.high)], log=y.log, pad=0.1))
         side = record.criterion.get("side", "equal")
-        targets = sorted({float(each.target[0]) for each in series if np.isfinite(each.target[0])})
-        for target in targets[:1]:  # one triangle; the note names the slope that decides
-            _draw_triangle(axes, series, target, side, x, y)
+        targets = {float(each.target[0]) for each in series if np.isfinite(each.target[0])}
+        if targets:  # where curves have different slopes, the one that is easiest to see
+            _draw_triangle(axes, series, max(targets, key=abs), side, x, y)
         for layer in layers[1:]:
             for each in layer.series:
                 hue = ROLE_COLOURS[layer.role]
