@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "patterns",
         nargs="*",
         metavar="PATTERN",
-        help="a claim, a statement, a chapter, the beginning of names, or a shell pattern; by default everything",
+        help="a statement, a claim, a chapter, the beginning of names, or a shell pattern; by default everything",
     )
 
     listing = commands.add_parser("list", parents=[patterns, package], help="name the claims and what they say")

@@ -149,8 +149,8 @@ def _announce(store: Store, plan: _Plan, claims: Sequence[Claim], kept: Mapping[
     for file, reason in store.problems:
         by_reason[reason].append(file)
     for reason, files in by_reason.items():
-        what = files[0] if len(files) == 1 else f"{len(files)} files, {files[0]} and others"
-        print(f"moved aside: {what}: {reason}")
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        print(f"moved aside: {', '.join(files[:3])}{more}: {reason}")
     sys.stdout.flush()
 
 

@@ -32,8 +32,9 @@ def claims_of(package: str) -> dict[str, Claim]:
 def select(patterns: Sequence[str], claims: Mapping[str, Claim], tier: str = "full") -> list[Claim]:
     """The claims that any of the patterns names, in the order of the sheet; without patterns all of them.
 
-    A pattern is the first of these that matches anything: the name of a claim, the id of a statement (with ``@printed``
-    for the misprint alone), the name of a chapter, the beginning of names, a shell pattern.
+    A pattern is the first of these that matches anything: the id of a statement, for all its claims; the name of a
+    claim (or the id with ``@printed``, for the misprint alone); the name of a chapter; the beginning of names; a shell
+    pattern.
 
     Args:
         patterns: what the user typed.
@@ -72,11 +73,11 @@ def _match(pattern: str, claims: Mapping[str, Claim]) -> Collection[str]:
     chapters = {chapter.name: {s.id for s in chapter.statements} for chapter in load_sheet()}
     in_chapter = chapters.get(pattern, ())
     matches = (
-        {name for name in claims if name == pattern}
-        or {name for name, claim in claims.items() if pattern in (claim.id, claim.statement)}
+        {name for name, claim in claims.items() if claim.statement == pattern}
+        or {name for name, claim in claims.items() if pattern in (name, claim.id)}
         or {name for name, claim in claims.items() if claim.statement in in_chapter}
         or {name for name in claims if name.startswith(pattern)}
-        or {name for name in claims if fnmatch.fnmatchcase(name, pattern)}
+        or {n for n, claim in claims.items() if fnmatch.filter((n, claim.id, claim.statement), pattern)}
     )
     if not matches:
         prefixes = {claim.id.partition(".")[0] for claim in claims.values()}

@@ -284,10 +284,12 @@ class Store:
     def _move_aside(self, file: Path, reason: str) -> None:
         aside = self.path / "aside"
         aside.mkdir(exist_ok=True)
-        target, number = aside / file.name, 1
-        while target.exists():
-            target, number = aside / f"{file.name}.{number}", number + 1
-        file.rename(target)
+        for each in (file, file.with_suffix(".npz")) if file.suffix == ".json" else (file,):
+            target, number = aside / each.name, 1
+            while target.exists():
+                target, number = aside / f"{each.name}.{number}", number + 1
+            with contextlib.suppress(FileNotFoundError):
+                each.rename(target)
         self.problems.append((file.name, reason))
 
 
