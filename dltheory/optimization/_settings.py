@@ -9,7 +9,7 @@ import optax
 from dltheory._checks import require, shapes
 from dltheory.typing import Array, PyTree
 
-__all__ = ["Scalar", "at_step", "require_fraction", "require_like", "require_non_negative"]
+__all__ = ["Scalar", "at_step", "require_fraction", "require_like", "require_non_negative", "strongly_typed"]
 
 Scalar = float | Array
 
@@ -17,6 +17,16 @@ Scalar = float | Array
 def at_step(setting: optax.ScalarOrSchedule, step: Array) -> Scalar:
     """The setting's value at step `step`."""
     return setting(step) if callable(setting) else setting  # pyright: ignore[reportReturnType]
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """Leaves as arrays that keep their dtype in a loop, where weakly typed ones would be promoted."""
+
+    def typed(leaf):
+        array = jnp.asarray(leaf)
+        return array.astype(array.dtype)
+
+    return jax.tree.map(typed, tree)
 
 
 def require_like(reference: PyTree, **trees: PyTree) -> None:

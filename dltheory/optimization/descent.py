@@ -101,8 +101,8 @@ class GradientFlow(NamedTuple):
 
     Attributes:
         params: the solution at the requested times, leaves [t, ...].
-        converged: whether the solver reached the last time within its step budget, shape []; where it is false the
-            parameters after the solver gave up are infinite.
+        converged: whether the solver reached the last time within its step budget, shape []; if not, the parameters
+            after it gave up are infinite.
     """
 
     params: PyTree
@@ -134,7 +134,7 @@ def gradient_flow(
         max_steps: of the solver, positive.
 
     Returns:
-        The solution at `times`, and whether the solver got there.
+        The solution at `times`, NaN if these are not increasing and non-negative, and whether the solver got there.
 
     Raises:
         ValueError: if `times` is not a vector or a static setting is not positive.
@@ -153,7 +153,9 @@ def gradient_flow(
     require(rtol > 0, "`rtol` must be positive")
     require(atol > 0, "`atol` must be positive")
     require(max_steps >= 1, "`max_steps` must be positive")
-    require((jnp.diff(times) > 0).all() & (times >= 0).all(), "`times` must be increasing and non-negative")
+    ordered = jnp.all(jnp.diff(times) > 0) & jnp.all(times >= 0)
+    require(ordered, "`times` must be increasing and non-negative")
+    times = jnp.where(ordered, times, jnp.arange(times.size, dtype=times.dtype))  # diffrax would stop the program
 
     def velocity(t, y, args):
         del t, args
@@ -171,4 +173,7 @@ def gradient_flow(
         max_steps=max_steps,
         throw=False,
     )
-    return GradientFlow(params=solution.ys, converged=solution.result == diffrax.RESULTS.successful)
+    return GradientFlow(
+        params=jax.tree.map(lambda leaf: jnp.where(ordered, leaf, jnp.nan), solution.ys),
+        converged=ordered & (solution.result == diffrax.RESULTS.successful),
+    )

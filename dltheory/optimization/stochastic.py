@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require
-from dltheory.optimization._settings import Scalar, require_like, require_non_negative
+from dltheory.optimization._settings import Scalar, require_like, require_non_negative, strongly_typed
 from dltheory.typing import Array, PRNGKey, PyTree
 
 __all__ = ["SvrgRun", "minibatch_gradient", "sample_batch", "svrg", "svrg_gradient"]
@@ -191,7 +191,7 @@ def svrg(
         refreshed = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), path) if average else last
         return refreshed, (snapshot, path)
 
-    params = jax.tree.map(jnp.asarray, params)
+    params = strongly_typed(params)
     last, (snapshots, path) = jax.lax.scan(epoch, params, jax.random.split(key, num_epochs))
     appended = jax.tree.map(lambda leaf, end: jnp.concatenate([leaf, jnp.expand_dims(end, 0)]), snapshots, last)
     return SvrgRun(snapshots=appended, params=path)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require
+from dltheory.optimization._settings import strongly_typed
 from dltheory.typing import Array, ObjectiveFn, PyTree
 
 __all__ = ["Trajectory", "run_online", "run_optimizer"]
@@ -124,7 +125,7 @@ def _scan(optimizer, loss_fn, params, data, length, projection):
         updates, new_state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
         return (projection(optax.apply_updates(params, updates)), new_state), Trajectory(params, value, state)
 
-    params = jax.tree.map(jnp.asarray, params)
+    params = strongly_typed(params)
     return jax.lax.scan(step, (params, optimizer.init(params)), data, length=length)
 
 
