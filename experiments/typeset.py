@@ -1,4 +1,4 @@
-r"""Prose with LaTeX between dollar signs as HTML with MathML.
+r"""Numbers as they are printed, and prose with LaTeX between dollar signs as HTML with MathML.
 
 latex2mathml translates; what it gets wrong, or browsers would set wrongly (they implement MathML Core, which
 has fewer attributes than MathML 3), is repaired here.
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 
-__all__ = ["mathml", "prose"]
+__all__ = ["mathml", "number", "prose", "signs", "superscript"]
 
 _ARITY = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "mroot": 2, "msubsup": 3, "munderover": 3}
 _ROWS = {"math", "mrow", "mstyle", "mtd", "msqrt", "mpadded"}
@@ -25,6 +25,7 @@ _ACCENTS = {"^", "~", "¯", "‾", "―", "˙", "¨", "→"}
 _LETTERS = set("∞∅…⋯ℓ∂∇∀∃⊤⊥")  # symbols without an operator's space around them
 _LIMITS = {"max", "min", "sup", "inf", "lim", "lim sup", "lim inf", "arg max", "arg min"}
 _THIN = "0.167em"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _REWRITES = (
     (re.compile(r"\\arg\s*\\(min|max)(?![a-z])|\\operatorname\*?\{arg\s*(?:\\[,;!])?\s*(min|max)\}"), r"\\arg@\1\2"),
     (re.compile(r"\\arg(min|max)(?![a-z])"), r"\\arg@\1"),
@@ -92,6 +93,25 @@ def prose(text: str, *, display: bool = False) -> Markup:
             pieces = (f'<code class="latex">{escape(part)}</code>',)
         html += [f'<span class="m">{piece}</span>' for piece in pieces]
     return Markup(_glue("".join(html)))
+
+
+def number(value: float, digits: int = 5) -> str:
+    """A number with so many significant digits; NaN is empty."""
+    if value != value:
+        return ""
+    return signs(f"{value:.{digits}g}".replace("inf", "∞"))
+
+
+def signs(text: str) -> str:
+    """Plain text with the signs that a typesetter would use for ``-1``, ``1e-5``, ``<=``, ``+-``."""
+    text = text.replace("<=", "≤").replace(">=", "≥").replace("+-", "±").replace(" inf ", " ∞ ")
+    text = re.sub(r"(?<=\d)e([+-]?\d+)", lambda match: f"\u2009·\u200910{superscript(int(match[1]))}", text)
+    return re.sub(r"(?<![\w.)])-(?=\d|∞)| - ", lambda match: match[0].replace("-", "−"), text)
+
+
+def superscript(exponent: int) -> str:
+    """An integer in raised digits."""
+    return str(exponent).translate(_RAISED)
 
 
 def _plain(text: str) -> str:

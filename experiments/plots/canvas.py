@@ -1,20 +1,13 @@
-"""What the pictures are drawn with: a canvas, colours for light and dark pages, a legend, axes that fit, small files.
-
-A picture is an SVG whose colours are variables with a light and a dark value, chosen by the page it lies on. Letters
-are outlines, so that it looks the same everywhere.
-"""
+"""What the pictures are drawn with: a canvas in their common style, a legend, axes that fit."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 import numpy as np
@@ -22,45 +15,29 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
-from matplotlib.textpath import text_to_path
+
+from experiments.plots.svg import COLOURS, serialise
+from experiments.plots.text import FONTS, label, shorten, text_width
+from experiments.typeset import number, superscript
 
 __all__ = [
-    "COLOURS",
     "WIDTH",
     "Canvas",
     "Entry",
     "canvas",
-    "label",
     "limits",
     "mark",
-    "number",
     "segments",
-    "shorten",
-    "text_width",
     "thin",
 ]
 
 WIDTH = 360.0  # points: 480 pixels on the page
 
-# name: (on a light page, on a dark one); hues of Okabe and Ito, which colour-blind readers tell apart, at AA contrast.
-COLOURS = {
-    "ink": ("#1f2328", "#e6e4de"),
-    "soft": ("#676c73", "#9b9da1"),
-    "line": ("#c9c9c4", "#47494d"),
-    "blue": ("#0067a5", "#5cb8f0"),
-    "vermillion": ("#c04a00", "#f2915a"),
-    "green": ("#00775a", "#43cfa4"),
-    "purple": ("#9b4a85", "#e09bca"),
-    "ochre": ("#8a6500", "#dfbd4e"),
-    "indigo": ("#5a55b0", "#aaa6f2"),
-}
 _STYLE: dict[Any, Any] = {
-    "font.family": ["STIXGeneral", "DejaVu Sans"],
+    "font.family": FONTS,
     "font.size": 10,
     "mathtext.fontset": "stix",
     "svg.fonttype": "path",
@@ -95,9 +72,6 @@ _STYLE: dict[Any, Any] = {
 }
 _FIGURE = Figure(dpi=72)  # one for all pictures: making figures costs more than drawing them
 FigureCanvasSVG(_FIGURE)
-
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Entry(NamedTuple):
@@ -170,7 +144,7 @@ class Canvas:
                 )
                 _FIGURE.add_artist(line)
                 write(x + 22, y, entry.text, va="baseline", size=9.5)
-        return _serialise(title, WIDTH, height)
+        return serialise(_FIGURE, title, WIDTH, height)
 
     def _all(self) -> list[Axes]:
         return [self.axes, *([self.panel] if self.panel else [])]
@@ -183,7 +157,7 @@ class Canvas:
         if not isinstance(formatter, ticker.ScalarFormatter):
             return text
         formatter.set_locs(axis.get_majorticklocs())
-        offset = re.sub(r"1e(\S+)", lambda m: "×10" + m[1].replace("−", "-").translate(_RAISED), formatter.get_offset())
+        offset = re.sub(r"1e(\S+)", lambda m: "×10" + superscript(int(m[1].replace("−", "-"))), formatter.get_offset())
         return f"{text} ({offset})".strip() if offset else text
 
 
@@ -252,50 +226,6 @@ def thin(count: int, most: int, *keys: np.ndarray) -> np.ndarray:
     return np.array(sorted(kept))
 
 
-def number(value: float, digits: int = 5) -> str:
-    """A number as the pictures print it."""
-    if not np.isfinite(value):
-        return {"inf": "∞", "-inf": "−∞"}.get(str(float(value)), "")
-    mantissa, e, exponent = f"{value:.{digits}g}".partition("e")
-    mantissa = mantissa.replace("-", "−")
-    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}" if e else mantissa
-
-
-@functools.cache
-def label(text: str) -> str:
-    """Text that matplotlib can set: mathematics between dollar signs if it parses, else the signs themselves."""
-    text = re.sub(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]+", " ", text)
-    if "$" not in text:
-        text = re.sub(r"(?<![\w.)])-(?=\d)| - ", lambda m: m[0].replace("-", "−"), text)
-    else:
-        try:
-            MathTextParser("path").parse(text, 72, FontProperties(size=10))
-        except (ValueError, RuntimeError):
-            return text.replace("$", r"\$")
-    return text
-
-
-@functools.cache
-def text_width(text: str, size: float = 10.0) -> float:
-    """Width of a line of text in points."""
-    text = label(text)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        font = FontProperties(family=_STYLE["font.family"], size=size)
-        math = len(re.findall(r"(?<!\\)\$", text)) > 1
-        return float(text_to_path.get_text_width_height_descent(text, font, math)[0]) if text.strip() else 0.0
-
-
-def shorten(text: str, room: float, size: float) -> str:
-    """The text, or as much of its beginning as fits into `room` points."""
-    if text_width(text, size) <= room:
-        return text
-    plain = text.replace("$", "")
-    while plain and text_width(f"{plain}…", size) > room:
-        plain = plain[:-1]
-    return f"{plain.rstrip()}…"
-
-
 def _flow(entries: Sequence[Entry]) -> list[list[tuple[float, Entry]]]:
     """Legend entries in lines, each with its abscissa in points."""
     rows: list[list[tuple[float, Entry]]] = []
@@ -344,56 +274,9 @@ def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[st
 
 
 def _power(exponent: int) -> str:
-    return f"{10**exponent}" if 0 <= exponent <= 3 else f"10{str(exponent).translate(_RAISED)}"
+    return f"{10**exponent}" if 0 <= exponent <= 3 else f"10{superscript(exponent)}"
 
 
 def _tick_width(axis: Any) -> float:
     texts = axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
     return max((text_width(text, 9) for text in texts), default=0.0)
-
-
-def _serialise(title: str, width: float, height: float) -> str:
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    _FIGURE.savefig(buffer, format="svg", facecolor="none", metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for pattern, replacement in _CLEANING:
-        svg = pattern.sub(replacement, svg)
-    for name, (light, _) in COLOURS.items():
-        svg = svg.replace(light, f"var(--{name})")
-    light, dark = (";".join(f"--{name}:{pair[i]}" for name, pair in COLOURS.items()) for i in (0, 1))
-    head = (
-        '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}">'
-        f"<title>{escape(label(title))}</title>"
-        f"<style>:root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
-    )
-    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
-
-
-def _round(match: re.Match[str]) -> str:
-    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
-
-
-def _share_style(match: re.Match[str]) -> str:
-    styles = set(re.findall(r'style="[^"]*"', match[0]))
-    style = styles.pop() if len(styles) == 1 else None
-    return f"<g {style}>\n{match[0].replace(f' {style}', '')}</g>\n" if style else match[0]
-
-
-_CLEANING: tuple[tuple[re.Pattern[str], Any], ...] = (
-    (re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL), ""),
-    (re.compile(r'(?<=<g) id="[^"]*"'), ""),  # nobody refers to groups
-    (re.compile(r"-?\d+\.\d{3,}(?!\d*\))"), _round),
-    (re.compile(r"STIXGeneral-Regular-"), "s"),
-    (re.compile(r"STIXGeneral-Italic-"), "i"),
-    (re.compile(r'(<use xlink:href="[^"]*") transform="translate\((\S+) (\S+)\)"'), r'\1 x="\2" y="\3"'),
-    (re.compile(r'(?<=[xy]=")-?\d+\.\d{3,}'), _round),
-    (re.compile(r"xlink:href"), "href"),
-    (re.compile(r"\s*([MLQCz])\s+(?=[-\dMLQCz\"])"), r"\1"),
-    (re.compile(r"M(\S+) (\S+)L\1 \2(?=[M\"])"), r"M\1 \2h0"),
-    (re.compile(r"\s*\n\s*"), "\n"),
-    (re.compile(r'(?:<use href="#m[^>]*/>\n?){3,}'), _share_style),
-    (re.compile(r" \"(?=/?>| )"), '"'),
-)

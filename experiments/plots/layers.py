@@ -10,7 +10,8 @@ import numpy as np
 
 from experiments import judges
 from experiments.curves import Curve, Curves
-from experiments.plots.canvas import COLOURS, number
+from experiments.plots.svg import COLOURS
+from experiments.typeset import number
 
 __all__ = [
     "BLUE",

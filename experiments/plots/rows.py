@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.plots.canvas import canvas, limits, number, shorten, text_width
+from experiments.plots.canvas import canvas, limits
 from experiments.plots.layers import (
     BLUE,
     RED,
@@ -20,6 +20,8 @@ from experiments.plots.layers import (
     note,
 )
 from experiments.plots.legend import measured_entry, theory_entry, variant_entries
+from experiments.plots.text import shorten, text_width
+from experiments.typeset import number
 
 __all__ = ["MOST_ROWS", "draw_rows"]
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from experiments import judges
 from experiments.curves import Curve
-from experiments.plots.canvas import Entry, canvas, limits, number
+from experiments.plots.canvas import Entry, canvas, limits
 from experiments.plots.curves import draw_measured, points_each
 from experiments.plots.layers import BLUE, INK, RED, ROLE_COLOURS, Drawable, Layer, Series, colours, note
 from experiments.plots.legend import curve_entries, measured_entry, theory_entry, variant_entries
+from experiments.typeset import number
 
 __all__ = ["draw_slopes"]
 
