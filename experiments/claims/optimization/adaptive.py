@@ -58,13 +58,13 @@ _BOX_RATE = 1.0
 
 
 def _losses(key, _budget):
-    """Coefficients [t, d] of linear losses over the box: random, rare, and with a trend that turns round."""
+    """Coefficients [t, d] of linear losses over the box: fair, biased and rare signs, and those of an adversary."""
     rng = generator(key)
     signs = rng.choice([-1.0, 1.0], size=(_BOX_STEPS, 4))
     return {
-        "random": signs,
+        "fair": signs,
+        "biased": np.where(rng.random((_BOX_STEPS, 4)) < 0.55, 1.0, -1.0) * [1.0, 0.3, 3.0, 0.1],
         "rare": signs * (rng.random((_BOX_STEPS, 4)) < [1.0, 0.3, 0.1, 0.03]),
-        "turning": np.sign(np.sin(np.log(np.arange(_BOX_STEPS) + 2) * 4))[:, None] * np.array([1.0, 0.3, 3.0, 0.1]),
         "adversary": np.full((_BOX_STEPS, 4), np.nan),
     }
 

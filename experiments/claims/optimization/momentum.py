@@ -216,11 +216,12 @@ def _velocities(momenta, num_steps):
 
 
 def _by_momentum(rows):
-    return {f"momentum {beta}": Curve(row, _TIME) for beta, row in zip(_DAMPINGS, rows, strict=True)}
+    momenta = _DAMPINGS[-len(rows) :]
+    return {f"momentum {beta}": Curve(row, _TIME) for beta, row in zip(momenta, rows, strict=True)}
 
 
 def _distances_to(limits):
-    return lambda _: _by_momentum(np.abs(_velocities(_DAMPINGS, len(_TIME)) / limits()[:, None] - 1))
+    return lambda _: _by_momentum(np.abs(_velocities(_DAMPINGS, len(_TIME)) / limits()[:, None] - 1)[1:])
 
 
 def _limits(momenta):
@@ -321,7 +322,7 @@ CLAIMS = (
         part="limit",
         says="The step approaches the terminal velocity up to a fraction of beta^t.",
         measure=_distances_to(lambda: _limits(_DAMPINGS)),
-        predict=lambda _: _by_momentum(_DAMPINGS[:, None] ** _TIME),
+        predict=lambda _: _by_momentum(_DAMPINGS[1:, None] ** _TIME),
         judge=AtMost(atol=1e-12),
         control=Variant(
             "the velocity of gradient descent as the limit", measure=_distances_to(lambda: _limits(0 * _DAMPINGS))
