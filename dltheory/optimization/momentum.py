@@ -80,7 +80,7 @@ def heavy_ball_optimal(strong_convexity: Scalar, smoothness: Scalar) -> Momentum
     Raises:
         ValueError: if shapes disagree, or static constants are out of their range.
 
-    Statement: optimizers.heavy_ball.  Source: Polyak 1964, theorem 9.
+    Statement: optimizers.heavy_ball.  Source: Polyak 1987, section 3.2.1.
 
     >>> from dltheory import optimization
     >>> learning_rate, momentum = optimization.heavy_ball_optimal(1.0, 9.0)
@@ -204,7 +204,7 @@ def heavy_ball_quadratic_rate(eigenvalue: Array, learning_rate: Scalar, momentum
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: optimizers.heavy_ball.  Source: Polyak 1964, theorem 9.
+    Statement: optimizers.heavy_ball.  Source: Polyak 1987, section 3.2.1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import optimization

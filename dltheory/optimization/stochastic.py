@@ -31,7 +31,7 @@ def sample_batch(key: PRNGKey, num_examples: int, batch_size: int, replace: bool
     Raises:
         ValueError: if a size is out of its range.
 
-    Statement: optimizers.minibatch_gradient.  Source: Bottou, Curtis and Nocedal 2018, section 3.1.
+    Statement: optimizers.minibatch_gradient.  Source: Bottou, Curtis and Nocedal 2018, equation (4.1).
 
     >>> import jax
     >>> from dltheory import optimization
@@ -63,7 +63,7 @@ def minibatch_gradient(loss_fn: Callable[[PyTree, Any], Array], params: PyTree, 
     Raises:
         ValueError: if the leaves of `batch` do not share their leading axis.
 
-    Statement: optimizers.minibatch_gradient.  Source: Bottou, Curtis and Nocedal 2018, section 3.1.
+    Statement: optimizers.minibatch_gradient.  Source: Bottou, Curtis and Nocedal 2018, equation (4.1).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import optimization
@@ -103,7 +103,7 @@ def svrg_gradient(
     Raises:
         ValueError: if `snapshot` or `snapshot_gradient` is not like `params`.
 
-    Statement: optimizers.svrg.  Source: Johnson and Zhang 2013, equation (6).
+    Statement: optimizers.svrg.  Source: Johnson and Zhang 2013, figure 1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import optimization
