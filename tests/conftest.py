@@ -1,5 +1,10 @@
 """Settings that every test shares."""
 
+import os
+
+# XLA warns at length whenever it loads a cached program; it must be told before JAX is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import jax
 import pytest
 

@@ -143,7 +143,7 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
     def step(carry):
         count, alpha, extrapolated, momentum, _ = carry
         gradient = signed @ (signed.T @ extrapolated)
-        moved = optax.projections.projection_simplex(extrapolated - step_size * gradient)
+        moved = optax.projections.projection_simplex(extrapolated - step_size * gradient).astype(x.dtype)
         uphill = (extrapolated - moved) @ (moved - alpha) > 0
         momentum = jnp.where(uphill, 1.0, momentum)
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2

@@ -13,7 +13,7 @@ from tests.meta._public import public_functions, public_objects
 TESTS = Path(__file__).parents[1]
 
 
-def tested_ids() -> set[str]:
+def ids_with_tests() -> set[str]:
     """Every id in a ``pytest.mark.statement(...)`` of the test suite."""
     ids = set()
     for path in TESTS.rglob("test_*.py"):
@@ -64,7 +64,8 @@ def broken_links(sheet, claims, functions, tested) -> list[str]:
     return problems
 
 
-SHEET, CLAIMS, FUNCTIONS, TESTED = load_sheet(), tuple(all_claims().values()), functions_by_statement(), tested_ids()
+SHEET, CLAIMS = load_sheet(), tuple(all_claims().values())
+FUNCTIONS, TESTED = functions_by_statement(), ids_with_tests()
 
 
 def test_nothing_is_missing_and_nothing_dangles():
