@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "is stored already, and was computed by the present sources, is kept",
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default results/TIME-TIER-SEED)")
-    run.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of this Dask cluster")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="use a Dask cluster, whose workers import the same sources")
     run.set_defaults(command=_run)
 
     show = commands.add_parser("show", parents=[package], help="show a statement and the latest records of its claims")

@@ -137,6 +137,7 @@ class ProgressTable(Progress):
         super().__init__(claims, stored)
         self._stored = len(stored)
         self._unexpected: list[Record] = []
+        self._over = False
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def finished(self, record: Record) -> None:
@@ -150,10 +151,13 @@ class ProgressTable(Progress):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.update(self._table(), refresh=True)  # what stays on the screen
+        self._over = True
         self._live.__exit__(None, None, None)
 
     def _render(self) -> Group:
+        """All there is to see now; in the end only the table stays."""
+        if self._over:
+            return Group(self._table())
         unexpected = [Text(f" {outcome(record)}: {record.claim}: {summary(record)}") for record in self._unexpected]
         now = time.monotonic()
         running = [Text(f"{duration(now - began):>9}  {claim}") for claim, began in self._running.items()]

@@ -71,7 +71,8 @@ def run(options: argparse.Namespace, *, default_package: str) -> int:
         with _signals_call(runner.stop) as signals, progress:
             troubles = _follow(runner, todo, store, progress)
         if signals:
-            print(f"stopped by {signal.Signals(signals[0]).name}; writing the report", flush=True)
+            print(f"stopped by {signal.Signals(signals[0]).name}")
+        print("writing the report", flush=True)
         report, more = _write_report(store.path)
         as_expected = _conclude({claim.name: store.records.get(claim.name) for claim in claims}, store, progress)
     for trouble in [*troubles, *more]:

@@ -417,8 +417,13 @@ def _read_head(path: Path) -> dict[str, Any]:
 
 _HEAD_TYPES = {"settings": dict[str, Any], "environment": dict[str, Any], "digest": str, "claims": list[str]}
 _SETTINGS_TYPES = {
-    "package": str, "tier": str, "seed": int, "patterns": list[str], "started": str, "resumed": str
-}  # fmt: skip
+    "package": str,
+    "tier": str,
+    "seed": int,
+    "patterns": list[str],
+    "started": str,
+    "resumed": str,
+}
 
 
 def _read_record(file: Path) -> Record:
