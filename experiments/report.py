@@ -17,10 +17,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from experiments.claim import Claim, all_claims
+from experiments.claim import Claim
+from experiments.errors import UsageError
 from experiments.evaluate import Record
 from experiments.judges import Verdict
 from experiments.plots import pictures
+from experiments.select import claims_of
 from experiments.sources import Place, highlighted
 from experiments.statements import Chapter, load_sheet
 from experiments.store import Run, load_run
@@ -41,11 +43,15 @@ def write_report(run_dir: Path) -> Path:
         OSError: if the report cannot be written.
     """
     run = load_run(run_dir)
+    try:
+        claims = claims_of(run.settings["package"])
+    except UsageError:
+        claims = {}  # the records speak for themselves
     target = run.path / "report"
     # A reader never meets half a report, and no picture of an earlier one stays behind.
     with tempfile.TemporaryDirectory(prefix="report-", dir=run.path, ignore_cleanup_errors=True) as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
-        render(run, load_sheet(), all_claims(), new)
+        render(run, load_sheet(), claims, new)
         if target.exists():
             target.rename(old)
         new.rename(target)

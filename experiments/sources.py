@@ -50,10 +50,10 @@ def find_function(name: str) -> Place | None:
     return _place(file, line)
 
 
-def find_claim(claim: Claim) -> Place | None:
-    """Where the claim is made: the call that names its id and its part, else the function that measures it."""
+def find_claim(claim: Claim, package: str = "experiments.claims") -> Place | None:
+    """Where a claim of this package is made: the call that names its id and part, else the function that measures."""
     texts = {claim.id, claim.part} - {""}
-    calls = [call for call in _calls() if texts <= call.texts]
+    calls = [call for call in _calls(package) if texts <= call.texts]
     for chosen in (calls, [call for call in calls if call.function == "Claim"]):
         if not claim.part:
             chosen = [call for call in chosen if not call.has_part]
@@ -66,6 +66,7 @@ def find_claim(claim: Claim) -> Place | None:
         return None
 
 
+@functools.cache
 def highlighted(file: Path) -> list[str]:
     """A file's lines as HTML."""
     source = (_ROOT / file).read_text(encoding="utf-8")
@@ -80,10 +81,10 @@ class _Call(NamedTuple):
 
 
 @functools.cache
-def _calls() -> tuple[_Call, ...]:
-    """Every call in the modules of claims that has a text among its arguments."""
+def _calls(package: str) -> tuple[_Call, ...]:
+    """Every call in the package that has a text among its arguments."""
     calls = []
-    for path in sorted((_ROOT / "experiments" / "claims").rglob("*.py")):
+    for path in sorted((_ROOT / Path(*package.split("."))).rglob("*.py") if package else ()):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue

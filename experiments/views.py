@@ -167,7 +167,7 @@ def _claim_view(name: str, claim: Claim | None, record: Record | None, run: Run,
         rule=rule,
         parameters=parameters,
         picture=picture,
-        source=find_claim(claim) if claim else None,
+        source=find_claim(claim, run.settings.get("package", "")) if claim else None,
     )
 
 

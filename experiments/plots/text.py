@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 import warnings
@@ -46,6 +47,5 @@ def shorten(text: str, room: float, size: float) -> str:
     if text_width(text, size) <= room:
         return text
     plain = text.replace("$", "")
-    while plain and text_width(f"{plain}…", size) > room:
-        plain = plain[:-1]
-    return f"{plain.rstrip()}…"
+    most = bisect.bisect_right(range(len(plain)), room, key=lambda count: text_width(f"{plain[:count]}…", size))
+    return f"{plain[: max(most - 1, 0)].rstrip()}…"
