@@ -449,14 +449,14 @@ CLAIMS = (
     ),
     Claim(
         "convergence.polyak_averaging@printed",
-        says="The new average is −η_t ∇f / (t+1).",
+        says="The new average is −η ∇f / (t+1).",
         setup=_noise,
         measure=_next_means,
         predict=_printed_increments,
         judge=Equal(atol=1e-13),
         control=Variant("read as the increment of the average", measure=_mean_increments),
         corrected=Variant(
-            "the increment is (θ_t − mean_t − η_t ∇f) / (t+1)", measure=_mean_increments, predict=_corrected_increments
+            "the increment is (θ − average − η ∇f) / (t+1)", measure=_mean_increments, predict=_corrected_increments
         ),
         axes=Axes("t + 1", "average, or its increment"),
     ),

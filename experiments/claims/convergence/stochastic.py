@@ -239,7 +239,7 @@ def _sampled_bounds(problem, noisy=True):
     return bounds
 
 
-_DISTANCE = "E ‖θ_t − θ*‖²"
+_DISTANCE = r"$\mathbb{E}\,\|\theta_t - \theta^*\|^2$"
 _AXES = Axes("step t", _DISTANCE, log="y")
 
 CLAIMS = (
@@ -301,7 +301,7 @@ CLAIMS = (
         predict=lambda _: 1.0,
         judge=Slope(tolerance=0.05),
         control=Variant("proportional to its square", predict=lambda _: 2.0),
-        axes=Axes("step size η", "E ‖θ_∞ − θ*‖²", log="xy"),
+        axes=Axes("step size η", r"$\mathbb{E}\,\|\theta_\infty - \theta^*\|^2$", log="xy"),
     ),
     Claim(
         "convergence.sgd_quasi_convergence@printed",
