@@ -355,7 +355,7 @@ def test_durations_read_well():
 @contextlib.contextmanager
 def running(*arguments):
     """A run in a process group of its own, as a terminal would start it."""
-    command = [sys.executable, "-m", "experiments", "run", "--claims", FAKES, "--jobs", "2", *map(str, arguments)]
+    command = [sys.executable, "-m", "experiments", "run", "--claims", FAKES, *map(str, arguments)]
     process = subprocess.Popen(
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -385,7 +385,7 @@ def stored(path):
 )
 def test_an_interrupted_run_keeps_what_has_finished_and_reports_it(tmp_path, number, group, status):
     path = tmp_path / "run"
-    with running("--out", path) as process:
+    with running("--out", path, "--jobs", 2) as process:
         wait_until(lambda: len(stored(path)) >= 2)
         workers = psutil.Process(process.pid).children(recursive=True)
         (os.killpg if group else os.kill)(process.pid, number)
@@ -401,7 +401,7 @@ def test_an_interrupted_run_keeps_what_has_finished_and_reports_it(tmp_path, num
 
 def kill_and_resume(path, moment):
     """Kills a run, resumes it; returns the records that were there before and after."""
-    with running("--out", path) as process:
+    with running("--out", path, "--jobs", 1) as process:
         moment(process)
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         if family:
@@ -411,7 +411,7 @@ def kill_and_resume(path, moment):
         process.wait()
         wait_until(lambda: not any(worker.is_running() for worker in family), 10)
     before = stored(path)
-    with running("--out", path, "--resume") as process:
+    with running("--out", path, "--jobs", 1, "--resume") as process:
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, ""), out
     return before, stored(path)

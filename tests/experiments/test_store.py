@@ -89,7 +89,7 @@ def test_numbers_that_json_lacks_and_names_that_files_lack(folder, records):
         store.write(record)
     again = load_run(folder).records[MEAN]
     assert again.margin == -np.inf
-    assert np.isnan(again.tightness)
+    assert str(again.tightness) == "nan"
     assert again.output == record.output
     for name, curve in odd.items():
         np.testing.assert_array_equal(again.curves["measured"][name].y, curve.y)
@@ -196,7 +196,7 @@ def truncate_curves(file):
 
 
 def exchange_curves(file):
-    np.savez(file.with_suffix(".npz"), **{"measured//y": np.zeros(3)})
+    np.savez(file.with_suffix(".npz"), y=np.zeros(3))
 
 
 def replace_by_folder(file):
