@@ -39,7 +39,8 @@ def picture(record: Drawable) -> str | None:
             return draw_slopes(record, layers)
         case "Ordering":
             return draw_ordering(record, layers)
-    if bare and sum(each.y.size for each in series) <= MOST_ROWS:
+    single = all(each.y.size == 1 for each in series)
+    if (bare or single) and sum(each.y.size for each in series) <= MOST_ROWS:
         return draw_rows(record, layers)
     return draw_curves(record, layers)
 

@@ -233,7 +233,7 @@ def _flow(entries: Sequence[Entry]) -> list[list[tuple[float, Entry]]]:
     for entry in entries:
         entry = entry._replace(text=shorten(entry.text, WIDTH - 30, 9.5))
         width = 22 + text_width(entry.text, 9.5)
-        if x + width > WIDTH:
+        if x + width > WIDTH - 6:
             rows.append([])
             x = 0.0
         rows[-1].append((x, entry))

@@ -106,20 +106,23 @@ def y_limits(own: list[np.ndarray], variants: list[np.ndarray], *, log: bool, bo
         bounds: measured numbers and upper bounds: how far below the bounds the numbers lie soon ceases to matter.
     """
     low, high = limits(own, log=log)
-    shown = np.concatenate([np.ravel(v) for v in variants]) if variants else np.empty(0)
-    shown = shown[np.isfinite(shown) & ((shown > 0) | (not log))]
-    wide_low, wide_high = limits([*own, shown], log=log)
-    if np.mean((shown >= low) & (shown <= high)) > 0.3 if shown.size else True:
-        wide_low, wide_high = low, high
-    if not log:
-        room = 0.5 * (high - low)
-        return max(wide_low, low - room), min(wide_high, high + room)
-    if len(bounds):
+    if log and len(bounds):
         targets, top = limits(bounds[1::2], log=True, pad=0)[0], limits(own, log=True, pad=0)[1]
         low = max(low, top * 1e-12, targets * 1e-3)
         low, high = limits([np.clip(v, low * 1.01, None) for v in own], log=True)
-    room = (high / low) ** 0.5 if high < low * 1e300 else 1e150
-    return max(min(low, wide_low), low / room), min(max(high, wide_high), high * room)
+    shown = np.concatenate([np.ravel(v) for v in variants]) if variants else np.empty(0)
+    shown = shown[np.isfinite(shown) & ((shown > 0) | (not log))]
+    if not shown.size or np.mean((shown >= low) & (shown <= high)) > 0.3:
+        return low, high
+    wide_low, wide_high = limits([*own, shown], log=log)
+    if log:
+        room = (high / low) ** 0.5 if high < low * 1e300 else 1e150
+        lowest, highest = low / room, high * room
+    else:
+        lowest, highest = 1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low
+    low = max(wide_low, lowest) if shown.min() < low else low
+    high = min(wide_high, highest) if shown.max() > high else high
+    return low, high
 
 
 def _new(layer: Layer, each: Series) -> list[np.ndarray]:

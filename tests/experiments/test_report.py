@@ -426,10 +426,8 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium
 def open_in_browser(address, folder):
     """The page after its scripts have run, and the network requests that the page (not the browser) made."""
     log = folder / "net.json"
-    flags = (
-        "headless no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update".split()
-    )
-    flags += ["disable-sync", f"user-data-dir={folder / 'profile'}", f"log-net-log={log}", "dump-dom"]
+    flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking", "dump-dom"]
+    flags += ["disable-component-update", "disable-sync", f"user-data-dir={folder / 'profile'}", f"log-net-log={log}"]
     command = [str(CHROMIUM), *(f"--{flag}" for flag in flags), address]
     dump = folder / "dump.html"
     dump.write_bytes(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
