@@ -28,12 +28,12 @@ def relative_entropy_term(x: Array, y: Array, difference: Array) -> Array:
     counts from it, under the name bd0.
 
     Args:
-        x: non-negative, shape [].
-        y: non-negative, shape [].
-        difference: y - x, given because the caller may know it without rounding, shape [].
+        x: non-negative, shape [...].
+        y: non-negative, shape [...].
+        difference: y - x, given because the caller may know it without rounding, shape [...].
 
     Returns:
-        Shape []; y at x = 0, infinity where y = 0 < x.
+        Shape [...]; y at x = 0, infinity where y = 0 < x.
 
     >>> relative_entropy_term(jnp.array(1.0), jnp.array(2.0), jnp.array(1.0))
     Array(0.3068528, dtype=float32)

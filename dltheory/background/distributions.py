@@ -110,9 +110,10 @@ def binomial_logpmf(x: Array, n: Array, p: Array) -> Array:
     valid = (p >= 0) & (p <= 1) & (n >= 0) & (n == jnp.floor(n))
     possible = valid & (x >= 0) & (x <= n) & (x == jnp.floor(x))
     p, n, x = jnp.where(valid, p, 0.5), jnp.where(possible, n, 0.0), jnp.where(possible, x, 0.0)
-    excess = n * p - x
-    divergence = relative_entropy_term(x, n * p, excess) + relative_entropy_term(n - x, n * (1 - p), -excess)
-    logpmf = _log_factorial_excess(n) - _log_factorial_excess(x) - _log_factorial_excess(n - x) - divergence
+    counts, means = jnp.stack([x, n - x]), jnp.stack([n * p, n * (1 - p)])
+    missing = n * p - x
+    divergence = relative_entropy_term(counts, means, jnp.stack([missing, -missing]))
+    logpmf = _log_factorial_excess(n) - jnp.sum(_log_factorial_excess(counts) + divergence)
     return jnp.where(valid, jnp.where(possible, logpmf, -jnp.inf), jnp.nan)
 
 

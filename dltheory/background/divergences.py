@@ -244,7 +244,8 @@ def kl_monte_carlo(log_q: LogDensityFn, log_p: LogDensityFn, samples: PyTree) ->
 
 def _kl_bernoulli(q: Array, p: Array, not_p: Array, difference: Array) -> Array:
     """Divergence from p, 1 - p and p - q, which the caller may know more precisely than they follow from each other."""
-    return relative_entropy_term(q, p, difference) + relative_entropy_term(1 - q, not_p, -difference)
+    observed, expected = jnp.stack([q, 1 - q]), jnp.stack([p, not_p])
+    return jnp.sum(relative_entropy_term(observed, expected, jnp.stack([difference, -difference])))
 
 
 def _distance_above_root(q: Array, c: Array) -> Array:
