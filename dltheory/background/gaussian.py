@@ -13,7 +13,6 @@ from jax.scipy.linalg import solve_triangular
 
 from dltheory._checks import require, shapes
 from dltheory.background._terms import relative_entropy_term
-from dltheory.background.elementary import log1p_linear_error
 from dltheory.typing import Array, PRNGKey
 
 __all__ = ["gaussian_kl", "gaussian_kl_diag", "gaussian_log_mgf", "gaussian_logpdf", "gaussian_sample"]
@@ -138,7 +137,7 @@ def gaussian_kl(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Arr
     ratio = solve_triangular(factor_q, factor_p, lower=True)  # the trace is the sum of its squares
     white = solve_triangular(factor_q, mean_q - mean_p, lower=True)
     scale = jnp.diag(ratio)
-    excess = -log1p_linear_error((scale - 1) * (scale + 1))  # scale^2 - 1 - log scale^2
+    excess = relative_entropy_term(jnp.ones_like(scale), scale**2, (scale - 1) * (scale + 1))  # s^2 - 1 - log s^2
     return 0.5 * (jnp.sum(white**2) + jnp.sum(jnp.tril(ratio, -1) ** 2) + jnp.sum(excess))
 
 

@@ -80,7 +80,7 @@ def chernoff_bound(log_mgf: Callable[[Array], Array], a: Array, num_steps: int =
     """
     shapes(a=(a, ""))
     require(num_steps > 0, "`num_steps` must be positive")
-    a = jnp.asarray(a)
+    a = jnp.asarray(a) * 1.0  # t, which is differentiated, takes its dtype
 
     def exponent(t):
         return log_mgf(t) - t * a
@@ -132,7 +132,7 @@ def hoeffding_bound(widths: Array, t: Array) -> Array:
     n = shapes(widths=(widths, "n"), t=(t, ""))["n"]
     require(widths >= 0, "`widths` must be non-negative")
     total = jnp.sum(widths**2)
-    positive = (t > 0) & (total > 0)
+    positive = ~((t <= 0) | (total <= 0))  # NaN stays NaN
     exponent = jnp.where(positive, 2 * (n * t) ** 2 / jnp.where(positive, total, 1.0), 0.0)
     return jnp.where((t > 0) & (total == 0), 0.0, jnp.exp(-exponent))
 
@@ -229,7 +229,7 @@ def p_norm(v: Array, p: Array) -> Array:
     require(p >= 1, "`p` must be at least 1")
     magnitude = v * jnp.sign(v)  # unlike that of `abs`, its gradient at 0 is 0
     largest = jnp.max(magnitude, initial=0.0)
-    scale = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1.0))
+    scale = jax.lax.stop_gradient(jnp.where((largest > 0) & (largest < jnp.inf), largest, 1.0))
     finite = p < jnp.inf
     exponent = jnp.where((p >= 1) & finite, p, 1.0)
     total = jnp.sum((magnitude / scale) ** exponent)
@@ -277,7 +277,8 @@ def holder_extremal(v: Array, p: Array) -> Array:
         p: exponent in [1, inf], shape [].
 
     Returns:
-        The vector u, shape [d]; zero for v = 0, NaN for p < 1.
+        The vector u, shape [d]; zero for v = 0, NaN for p < 1. Derivatives at v_i = 0, infinite for 1 < p < 2, are
+        reported as 0.
 
     Raises:
         ValueError: if shapes disagree.
@@ -295,8 +296,9 @@ def holder_extremal(v: Array, p: Array) -> Array:
     ratio = magnitude / jnp.where(largest > 0, largest, 1.0)
     finite = p < jnp.inf
     attained = jnp.asarray(magnitude == largest, ratio.dtype)
-    powers = jnp.where(finite, ratio ** jnp.where(finite, p - 1, 1.0), attained)
-    direction = jnp.sign(v) * powers
+    nonzero = ratio > 0  # where v_i = 0 the derivative may be infinite; there it counts as 0
+    powers = jnp.where(nonzero, jnp.where(nonzero, ratio, 1.0) ** jnp.where(finite, p - 1, 1.0), 0.0)
+    direction = jnp.sign(v) * jnp.where(finite, powers, attained)
     norm = p_norm(direction, dual_exponent(p))
     return direction / jnp.where(largest > 0, norm, 1.0)
 
