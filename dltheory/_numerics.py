@@ -28,7 +28,8 @@ def safe_norm(x: Array, axis: int | None = None) -> Array:
     """
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
     zero = scale == 0
-    unit = x / jnp.where(zero, 1.0, scale)  # squares of the entries neither overflow nor underflow
+    scale = jnp.where((scale > 0) & (scale < jnp.inf), scale, 1.0)
+    unit = x / scale  # squares of the entries neither overflow nor underflow
     total = jnp.sum(unit**2, axis=axis, keepdims=True)
     norm = jnp.where(zero, 0.0, scale * jnp.sqrt(jnp.where(zero, 1.0, total)))
     return jnp.squeeze(norm, axis)
@@ -45,15 +46,14 @@ def psd_sqrt(matrix: Array) -> Array:
     return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
 
 
-def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Array]:
+def jittered_cholesky(matrix: Array) -> tuple[Array, Array]:
     """Cholesky factor of a positive semi-definite matrix, after the least multiple of the identity that makes it work.
 
-    Tries no jitter, then machine epsilon times the mean of the diagonal, then doubles. In derivatives the jitter counts
-    as a constant.
+    Tries no jitter, then machine epsilon times the mean of the diagonal, then doubles, up to the square root of machine
+    epsilon: a matrix that needs more is indefinite beyond rounding. In derivatives the jitter counts as a constant.
 
     Args:
         matrix: symmetric positive semi-definite up to rounding, shape [d, d].
-        max_doublings: how often the jitter may be doubled.
 
     Returns:
         The lower factor [d, d], NaN if no jitter sufficed, and the jitter [] that was added.
@@ -65,6 +65,7 @@ def jittered_cholesky(matrix: Array, max_doublings: int = 24) -> tuple[Array, Ar
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     fixed = jax.lax.stop_gradient(matrix)  # the search is a loop of unknown length, which has no reverse derivative
     unit = jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diag(fixed))
+    max_doublings = jnp.finfo(matrix.dtype).nmant // 2
 
     def failed(carry):
         tries, factor, _ = carry

@@ -121,6 +121,8 @@ def test_safe_norm_neither_overflows_nor_underflows(scale, x64):
 
 def test_safe_norm_at_zero_and_of_nothing():
     assert float(safe_norm(jnp.zeros(0))) == 0.0
+    assert float(safe_norm(jnp.array([1.0, -jnp.inf]))) == np.inf
+    assert np.isnan(safe_norm(jnp.array([1.0, jnp.nan])))
     np.testing.assert_array_equal(jax.grad(safe_norm)(jnp.zeros(3)), np.zeros(3))
     np.testing.assert_array_equal(jax.hessian(safe_norm)(jnp.zeros(2)), np.zeros((2, 2)))
 
@@ -144,6 +146,15 @@ def test_jittered_cholesky(x64):
     assert 0 < float(jitter) < 1e-12
     np.testing.assert_allclose(factor @ factor.T, singular, atol=1e-12)
     factor, _ = jittered_cholesky(-jnp.eye(2))
+    assert np.isnan(factor).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_jitter_mends_rounding_and_nothing_more(dtype, x64):
+    factor, jitter = jittered_cholesky(jnp.ones((30, 30), dtype))
+    assert np.isfinite(factor).all()
+    assert float(jitter) < 1e-2 * float(jnp.finfo(dtype).eps) ** 0.5
+    factor, _ = jittered_cholesky(jnp.array([[1.0, 2.0], [2.0, 1.0]], dtype))
     assert np.isnan(factor).any()
 
 
