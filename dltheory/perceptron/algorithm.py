@@ -83,7 +83,8 @@ def perceptron_update(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
 
     .. math:: \Delta\theta = \begin{cases} y x & y \, x^T \theta \le 0 \\ 0 & \text{otherwise} \end{cases}
 
-    A tie counts as a mistake: otherwise the run that starts at zero would stay there.
+    A tie counts as a mistake: otherwise the run that starts at zero would stay there. So does NaN, so that a run over
+    missing values never ends as if it had converged.
 
     Args:
         theta: weights, shape [d].
@@ -106,7 +107,7 @@ def perceptron_update(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """
     shapes(theta=(theta, "d"), x=(x, "d"), y=(y, ""))
     require(jnp.abs(y) == 1, "`y` must be -1 or +1")
-    mistake = y * (x @ theta) <= 0
+    mistake = ~(y * (x @ theta) > 0)
     return theta + jnp.where(mistake, y, 0.0) * x, mistake
 
 
@@ -168,6 +169,7 @@ def perceptron_path(x: Array, y: Array, theta: Array, num_epochs: int) -> Percep
     _check_data(x, y)
     shapes(x=(x, "n d"), theta=(theta, "d"))
     require(num_epochs >= 1, "`num_epochs` must be at least 1")
+    theta = jnp.asarray(theta, jnp.result_type(theta, x, y, float))  # integers become floating-point numbers
 
     def visit(theta, example):
         moved, mistake = perceptron_update(theta, *example)
@@ -218,9 +220,8 @@ def perceptron_fit(x: Array, y: Array, max_epochs: int = 1000) -> PerceptronFit:
         return ~fit.converged & (fit.num_epochs < max_epochs)
 
     zero = jnp.int32(0)
-    return jax.lax.while_loop(
-        unfinished, epoch, PerceptronFit(jnp.zeros(d, x.dtype), zero, zero, converged=jnp.array(False))
-    )
+    theta = jnp.zeros(d, jnp.result_type(x, y, float))  # also for integers
+    return jax.lax.while_loop(unfinished, epoch, PerceptronFit(theta, zero, zero, converged=jnp.array(False)))
 
 
 def _check_data(x: Array, y: Array) -> int:

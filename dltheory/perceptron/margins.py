@@ -47,7 +47,7 @@ class MaxMargin(NamedTuple):
         margin: its margin, shape []; not positive if no hyperplane through the origin separates the data.
         upper_bound: no unit vector has a larger margin than this, shape [].
         converged: whether `upper_bound` - max(`margin`, 0) is below the tolerance, shape [], bool: the margin is known,
-            or it is known not to be positive.
+            or it is known to be no larger than the tolerance.
     """
 
     theta: Array
@@ -130,9 +130,10 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
     n = shapes(x=(x, "n d"), y=(y, "n"))["n"]
     require(jnp.abs(y) == 1, "`y` must be -1 or +1")
     require(tolerance > 0, "`tolerance` must be positive")
-    signed = y[:, None] * x
+    signed = jnp.asarray(y)[:, None] * x * 1.0  # integers become floating-point numbers
+    dtype = signed.dtype
     largest = jnp.max(safe_norm(signed, axis=1))
-    step_size = 1 / jnp.maximum(jnp.linalg.norm(signed, ord=2) ** 2, jnp.finfo(x.dtype).tiny)
+    step_size = 1 / jnp.maximum(jnp.linalg.norm(signed, ord=2) ** 2, jnp.finfo(dtype).tiny)
 
     def certificate(alpha):
         point = signed.T @ alpha
@@ -143,7 +144,7 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
     def step(carry):
         count, alpha, extrapolated, momentum, _ = carry
         gradient = signed @ (signed.T @ extrapolated)
-        moved = optax.projections.projection_simplex(extrapolated - step_size * gradient).astype(x.dtype)
+        moved = optax.projections.projection_simplex(extrapolated - step_size * gradient).astype(dtype)
         uphill = (extrapolated - moved) @ (moved - alpha) > 0
         momentum = jnp.where(uphill, 1.0, momentum)
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
@@ -154,8 +155,8 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
         count, *_, found = carry
         return ~found.converged & (count < max_steps)
 
-    alpha = jnp.full(n, 1 / n, x.dtype)
-    start = (0, alpha, alpha, jnp.ones((), x.dtype), certificate(alpha))
+    alpha = jnp.full(n, 1 / n, dtype)
+    start = (0, alpha, alpha, jnp.ones((), dtype), certificate(alpha))
     return jax.lax.while_loop(unfinished, step, start)[-1]
 
 

@@ -65,6 +65,25 @@ def test_a_tie_is_a_mistake_and_prediction_zero():
     assert float(perceptron.perceptron_predict(jnp.ones(2), x)) == 0.0
 
 
+@pytest.mark.statement("perceptron.update_rule")
+def test_training_over_missing_values_does_not_claim_to_converge():
+    fit = perceptron.perceptron_fit(jnp.array([[jnp.nan, 1.0], [1.0, 1.0]]), jnp.ones(2), max_epochs=3)
+    assert not fit.converged
+
+
+@pytest.mark.statement("perceptron.update_rule", "perceptron.linear_separability")
+@pytest.mark.parametrize("array", [jnp.array, np.array])
+def test_integers_and_numpy_arrays_are_data_too(array):
+    x, y = array([[1, 1], [1, -1], [-3, 0]]), array([1, 1, -1])
+    expected = perceptron.perceptron_fit(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    assert perceptron.perceptron_fit(x, y).theta.dtype == jnp.float32
+    np.testing.assert_array_equal(perceptron.perceptron_fit(x, y).theta, expected.theta)
+    np.testing.assert_array_equal(perceptron.perceptron_fit(1.0 * x, y).theta, expected.theta)
+    path = perceptron.perceptron_path(x, y, array([0, 0]), num_epochs=2)
+    np.testing.assert_array_equal(path.theta[-1], expected.theta)
+    assert float(perceptron.max_margin(x, y).margin) == pytest.approx(1.0, rel=1e-5)
+
+
 @pytest.mark.statement("perceptron.loss_sgd")
 @pytest.mark.parametrize("theta", [[0.0, 0.0], [1.0, 2.0], [-1.0, -2.0]])
 def test_loss_and_its_subgradient_at_the_kink(theta, x64):
@@ -148,6 +167,14 @@ def test_mistakes_stay_below_the_bound_and_the_chain_holds(x64):
     assert np.all(s * best.margin <= chain.inner + 1e-12)
     assert np.all(chain.inner <= chain.norm + 1e-12)
     assert np.all(chain.norm <= radius * np.sqrt(s) + 1e-12)
+
+
+@pytest.mark.statement("perceptron.novikov")
+def test_bound_is_the_squared_ratio_and_attained_at_any_radius():
+    x = 3.0 * jnp.eye(4)
+    bound = float(perceptron.novikov_bound(jnp.array(3.0), perceptron.margin(jnp.ones(4), x, jnp.ones(4))))
+    assert bound == pytest.approx(4.0)
+    assert int(perceptron.perceptron_fit(x, jnp.ones(4)).num_mistakes) == 4
 
 
 @pytest.mark.statement("perceptron.novikov")
