@@ -27,7 +27,17 @@ from experiments.sources import Place, highlighted
 from experiments.statements import Chapter, load_sheet
 from experiments.store import Run, load_run
 from experiments.typeset import prose, signs
-from experiments.views import OUTCOMES, TROUBLE, ChapterView, ClaimView, Picture, chapter_views, claim_views, slug
+from experiments.views import (
+    ERRATUM,
+    OUTCOMES,
+    TROUBLE,
+    ChapterView,
+    ClaimView,
+    Picture,
+    chapter_views,
+    claim_views,
+    slug,
+)
 
 __all__ = ["render", "write_report"]
 
@@ -80,6 +90,7 @@ def render(run: Run, sheet: Sequence[Chapter], claims: Mapping[str, Claim], fold
         strays=strays,
         counts=Counter(view.outcome.key for view in views),
         outcomes=OUTCOMES,
+        erratum=ERRATUM,
         trouble=sorted((v for v in views if v.outcome in TROUBLE), key=lambda v: TROUBLE.index(v.outcome)),
         errata=[view for chapter in chapters for view in chapter.statements if view.statement.status != "ok"],
         total=sum(len(chapter.statements) for chapter in chapters),

@@ -18,6 +18,7 @@ from experiments.store import Run
 from experiments.typeset import number
 
 __all__ = [
+    "ERRATUM",
     "OUTCOMES",
     "TROUBLE",
     "ChapterView",

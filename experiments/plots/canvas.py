@@ -70,8 +70,6 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "figure.dpi": 72,
 }
-_FIGURE = Figure(dpi=72)  # one for all pictures: making figures costs more than drawing them
-FigureCanvasSVG(_FIGURE)
 
 
 class Entry(NamedTuple):
@@ -95,9 +93,10 @@ class Canvas:
 
     def __init__(self, *, panel: bool = False, height: float = 150.0) -> None:
         """Makes the axes; `height` is that of the main ones in points."""
-        _FIGURE.clear()
-        self.axes: Axes = _FIGURE.add_axes((0, 0, 1, 1))
-        self.panel: Axes | None = _FIGURE.add_axes((0, 0, 1, 0.1), sharex=self.axes) if panel else None
+        self._figure = Figure(dpi=72)
+        FigureCanvasSVG(self._figure)
+        self.axes: Axes = self._figure.add_axes((0, 0, 1, 1))
+        self.panel: Axes | None = self._figure.add_axes((0, 0, 1, 0.1), sharex=self.axes) if panel else None
         self.legend: list[Entry] = []
         self.note = self.x = self.y = self.y_panel = ""
         self.height, self.left, self.right = height, 0.0, 12.0
@@ -114,13 +113,13 @@ class Canvas:
         panel = 58.0 if self.panel else 0.0
         bottom = 19.0 + (12.0 if self.x else 0.0)
         height = bottom + panel + self.height + head + 15 * len(rows) + (4 if rows else 0)
-        _FIGURE.set_size_inches(WIDTH / 72, height / 72)
+        self._figure.set_size_inches(WIDTH / 72, height / 72)
 
         def place(axes: Axes, base: float, tall: float) -> None:
             axes.set_position((left / WIDTH, base / height, (WIDTH - left - self.right) / WIDTH, tall / height))
 
         def write(x: float, y: float, text: str, **style: Any) -> None:
-            _FIGURE.text(x / WIDTH, y / height, label(text), **style)
+            self._figure.text(x / WIDTH, y / height, label(text), **style)
 
         place(self.axes, bottom + panel, self.height)
         if self.panel:
@@ -139,12 +138,12 @@ class Canvas:
                     [(x + 1) / WIDTH, (x + 9) / WIDTH, (x + 17) / WIDTH],
                     [(y + 3) / height] * 3,
                     markevery=[1],
-                    transform=_FIGURE.transFigure,
+                    transform=self._figure.transFigure,
                     **entry.style,
                 )
-                _FIGURE.add_artist(line)
+                self._figure.add_artist(line)
                 write(x + 22, y, entry.text, va="baseline", size=9.5)
-        return serialise(_FIGURE, title, WIDTH, height)
+        return serialise(self._figure, title, WIDTH, height)
 
     def _all(self) -> list[Axes]:
         return [self.axes, *([self.panel] if self.panel else [])]
