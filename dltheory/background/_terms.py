@@ -18,6 +18,7 @@ def clipped_log(x: Array) -> Array:
     >>> round(float(clipped_log(jnp.array(0.0))), 2)
     -87.34
     """
+    x = jnp.asarray(x)  # the smallest number of NumPy's double precision would be 0 in JAX's single precision
     return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
 
 
@@ -43,6 +44,6 @@ def relative_entropy_term(x: Array, y: Array, difference: Array) -> Array:
     close = -center * log1p_linear_error(jnp.where(near, difference, 0.0) / center)
 
     tiny = jnp.finfo(difference.dtype).tiny
-    ratio = jnp.where(x > 0, x / jnp.where(y > 0, y, 1.0), tiny)
+    ratio = jnp.maximum(x / jnp.where(y > 0, y, 1.0), tiny)  # below that the other terms are all that counts
     apart = x * jnp.log(jnp.where(near, 1.0, ratio)) + difference
     return jnp.where(near, close, jnp.where((x > 0) & (y <= 0), jnp.inf, apart))

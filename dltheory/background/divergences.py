@@ -265,7 +265,7 @@ def _distance_above_root(q: Array, c: Array) -> Array:
 
 def _require_distribution(**arguments: Array) -> None:
     for name, p in arguments.items():
-        tolerance = jnp.finfo(p.dtype).eps ** 0.5
+        tolerance = jnp.finfo(jnp.result_type(p)).eps ** 0.5
         require(
             jnp.all(p >= 0) & (jnp.abs(jnp.sum(p) - 1) <= tolerance), f"`{name}` must be non-negative and sum to 1"
         )

@@ -332,7 +332,7 @@ def jensen_gap(f: Callable[[Array], Array], samples: Array, weights: Array) -> A
     if jnp.ndim(samples) == 0 or len(samples) != len(weights):
         raise ValueError(f"`samples` must have shape [{len(weights)}, ...], got {list(jnp.shape(samples))}")
     require(
-        jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(weights.dtype).eps ** 0.5),
+        jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(jnp.result_type(weights)).eps ** 0.5),
         "`weights` must be non-negative and sum to 1",
     )
     return jnp.tensordot(weights, jax.vmap(f)(samples), axes=1) - f(jnp.tensordot(weights, samples, axes=1))

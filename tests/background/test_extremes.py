@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dltheory import background
+from dltheory.debug import checked
 
 
 @pytest.mark.statement("background.gaussian_kl")
@@ -28,6 +29,12 @@ def test_the_diagonal_form_is_the_full_one_of_diagonal_matrices(x64):
     var_p, var_q = np.exp(rng.normal(size=(2, 4)))
     full = background.gaussian_kl(mean_p, jnp.diag(var_p), mean_q, jnp.diag(var_q))
     assert float(background.gaussian_kl_diag(mean_p, var_p, mean_q, var_q)) == pytest.approx(float(full), rel=1e-13)
+
+
+@pytest.mark.statement("background.gaussian_kl")
+def test_divergence_that_overflows_is_infinite_and_not_minus_infinity():
+    wide, narrow, mean = jnp.array([1e20]), jnp.array([1e-20]), jnp.zeros(1)
+    assert float(background.gaussian_kl_diag(mean, wide, mean, narrow)) == np.inf
 
 
 @pytest.mark.statement("background.gaussian_process")
@@ -71,3 +78,12 @@ def test_generating_function_of_a_sum_of_three(x64):
     t = jnp.array(0.7)
     expected = 3.5 * np.expm1(0.7)  # the sum of Poisson variables is one of the summed rates
     assert float(background.log_mgf_of_sum(*three)(t)) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.statement("background.entropy", "background.kl_divergence")
+def test_zeros_in_numpy_arrays_of_double_precision():
+    certain, fair = np.array([1.0, 0.0]), np.array([0.5, 0.5])
+    assert float(background.entropy(certain)) == 0.0
+    assert float(background.cross_entropy(certain, certain)) == 0.0
+    assert float(background.kl_discrete(certain, fair)) == pytest.approx(np.log(2), rel=1e-6)
+    assert float(checked(background.entropy)(np.full(3, 1 / 3))) == pytest.approx(np.log(3), rel=1e-6)
