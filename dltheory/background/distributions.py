@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
@@ -157,15 +156,16 @@ def _log_complement(p: Array) -> Array:
 
 
 def _log_factorial_excess(n: Array) -> Array:
-    """Logarithm of n! / (n / e)^n, which is 1 at 0 and grows like the square root of 2 pi n."""
-    large = n >= 16
-    few, many = jnp.where(large, 1.0, n), jnp.where(large, n, 16.0)
-    direct = jax.lax.lgamma(few + 1) + few - few * jnp.log(jnp.where(few > 0, few, 1.0))
-    series = jnp.asarray(_STIRLING, n.dtype)
-    return jnp.where(
-        large, 0.5 * jnp.log(2 * math.pi * many) + jnp.polyval(series, 1 / many**2, unroll=8) / many, direct
-    )
+    """Logarithm of n! / (n / e)^n for integers n: 0 at 0, and growing like half the logarithm of 2 pi n."""
+    tabulated = jnp.asarray(_SMALL_EXCESSES, n.dtype)
+    few = jnp.take(tabulated, n.astype("int32"), mode="clip")
+    large = n >= len(_SMALL_EXCESSES)
+    many = jnp.where(large, n, 1.0)
+    series = jnp.polyval(jnp.asarray(_STIRLING, n.dtype), 1 / many**2, unroll=8) / many
+    return jnp.where(large, 0.5 * jnp.log(2 * math.pi * many) + series, few)
 
+
+_SMALL_EXCESSES = (0.0, *(math.log(math.factorial(n)) - n * math.log(n) + n for n in range(1, 16)))
 
 # Bernoulli numbers over 2k (2k - 1), highest order first (Abramowitz and Stegun 1964, 6.1.40); the next term is below
 # 1e-17 from n = 16 on.
