@@ -18,7 +18,7 @@ def clipped_log(x: Array) -> Array:
     >>> round(float(clipped_log(jnp.array(0.0))), 2)
     -87.34
     """
-    x = jnp.asarray(x)  # the smallest number of NumPy's double precision would be 0 in JAX's single precision
+    x = jnp.asarray(x) * 1.0  # of a floating dtype that JAX computes in: NumPy's smallest number may be 0 there
     return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
 
 

@@ -33,7 +33,7 @@ def exponential_logpdf(x: Array, rate: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.exponential.  Source: Grimmett and Stirzaker 2001, 4.4 (3).
+    Statement: background.exponential.  Source: Grimmett and Stirzaker 2001, Section 4.4.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -63,7 +63,7 @@ def bernoulli_logpmf(x: Array, p: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.bernoulli.  Source: Grimmett and Stirzaker 2001, 3.5 (1).
+    Statement: background.bernoulli.  Source: Grimmett and Stirzaker 2001, Section 3.5.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background

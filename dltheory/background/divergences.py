@@ -51,7 +51,7 @@ def entropy(p: Array, base: float = math.e) -> Array:
     shapes(p=(p, "n"))
     require(base > 0 and base != 1, "`base` must be positive and not 1")
     _require_distribution(p=p)
-    return jnp.where(jnp.all(p >= 0), -jnp.sum(p * clipped_log(p)) / math.log(base), jnp.nan)
+    return jnp.where(jnp.all(p >= 0), jnp.sum(p * -clipped_log(p)) / math.log(base), jnp.nan)
 
 
 def cross_entropy(p: Array, q: Array) -> Array:
@@ -77,7 +77,7 @@ def cross_entropy(p: Array, q: Array) -> Array:
     """
     shapes(p=(p, "n"), q=(q, "n"))
     _require_distribution(p=p, q=q)
-    return _infinite_unless_dominated(p, q, -jnp.sum(p * clipped_log(q)))
+    return _infinite_unless_dominated(p, q, jnp.sum(p * -clipped_log(q)))
 
 
 def kl_discrete(q: Array, p: Array) -> Array:
@@ -95,7 +95,7 @@ def kl_discrete(q: Array, p: Array) -> Array:
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: background.kl_divergence.  Source: Kullback and Leibler 1951, (2.4).
+    Statement: background.kl_divergence.  Source: Kullback and Leibler 1951, Section 2.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -124,7 +124,7 @@ def kl_bernoulli(q: Array, p: Array) -> Array:
     Raises:
         ValueError: if `q` or `p` is not a scalar.
 
-    Statement: background.kl_divergence.  Source: Langford and Seeger 2001, Theorem 1.
+    Statement: background.kl_divergence.  Source: Seeger 2002, Theorem 1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -159,7 +159,7 @@ def kl_bernoulli_inverse(q: Array, bound: Array) -> Array:
     Raises:
         ValueError: if `q` or `bound` is not a scalar.
 
-    Statement: background.kl_divergence.  Source: Langford and Seeger 2001, Theorem 1.
+    Statement: background.kl_divergence.  Source: Seeger 2002, Theorem 1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -222,7 +222,7 @@ def kl_monte_carlo(log_q: LogDensityFn, log_p: LogDensityFn, samples: PyTree) ->
     Raises:
         ValueError: if the leaves of `samples` do not share a leading axis of at least two.
 
-    Statement: background.kl_divergence.  Source: Kullback and Leibler 1951, (2.4).
+    Statement: background.kl_divergence.  Source: Kullback and Leibler 1951, Section 2.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -265,7 +265,7 @@ def _distance_above_root(q: Array, c: Array) -> Array:
 
 def _require_distribution(**arguments: Array) -> None:
     for name, p in arguments.items():
-        tolerance = jnp.finfo(jnp.result_type(p)).eps ** 0.5
+        tolerance = jnp.finfo(jnp.result_type(p, float)).eps ** 0.5
         require(
             jnp.all(p >= 0) & (jnp.abs(jnp.sum(p) - 1) <= tolerance), f"`{name}` must be non-negative and sum to 1"
         )

@@ -95,7 +95,7 @@ def gaussian_log_mgf(mean: Array, cov: Array, t: Array) -> Array:
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: background.gaussian_mgf.  Source: Grimmett and Stirzaker 2001, 5.8 (6).
+    Statement: background.gaussian_mgf.  Source: Grimmett and Stirzaker 2001, Section 5.8.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background

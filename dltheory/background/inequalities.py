@@ -38,7 +38,7 @@ def markov_bound(mean: Array, a: Array) -> Array:
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: background.markov.  Source: Grimmett and Stirzaker 2001, 7.3 (11).
+    Statement: background.markov.  Source: Boucheron, Lugosi and Massart 2013, Section 2.1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -218,7 +218,7 @@ def p_norm(v: Array, p: Array) -> Array:
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: background.holder.  Source: Hardy, Littlewood and Pólya 1934, 2.2.
+    Statement: background.holder.  Source: Horn and Johnson 2013, Section 5.2.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -332,7 +332,7 @@ def jensen_gap(f: Callable[[Array], Array], samples: Array, weights: Array) -> A
     if jnp.ndim(samples) == 0 or len(samples) != len(weights):
         raise ValueError(f"`samples` must have shape [{len(weights)}, ...], got {list(jnp.shape(samples))}")
     require(
-        jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(jnp.result_type(weights)).eps ** 0.5),
+        jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(jnp.result_type(weights, float)).eps ** 0.5),
         "`weights` must be non-negative and sum to 1",
     )
     return jnp.tensordot(weights, jax.vmap(f)(samples), axes=1) - f(jnp.tensordot(weights, samples, axes=1))

@@ -66,7 +66,7 @@ def exponential_log_mgf(rate: Array, t: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, 5.7.
+    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -95,7 +95,7 @@ def bernoulli_log_mgf(p: Array, t: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, 5.7.
+    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -129,7 +129,7 @@ def binomial_log_mgf(n: Array, p: Array, t: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, 5.7.
+    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -156,7 +156,7 @@ def poisson_log_mgf(rate: Array, t: Array) -> Array:
     Raises:
         ValueError: if an argument is not a scalar.
 
-    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, 5.7.
+    Statement: background.mgf.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -182,7 +182,7 @@ def log_mgf_of_sum(*log_mgfs: Callable[[Array], Array]) -> Callable[[Array], Arr
     Raises:
         ValueError: if there is no summand.
 
-    Statement: background.mgf_sum.  Source: Grimmett and Stirzaker 2001, 5.7 (4).
+    Statement: background.mgf_sum.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background
@@ -223,7 +223,7 @@ def moment_from_mgf(
     Raises:
         ValueError: if an order is negative or there is none.
 
-    Statement: background.moment_representation.  Source: Grimmett and Stirzaker 2001, 5.7 (4).
+    Statement: background.moment_representation.  Source: Grimmett and Stirzaker 2001, Section 5.7.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import background

@@ -123,6 +123,14 @@ def test_zeros_and_infinities():
     assert np.all(np.isfinite(jax.grad(background.entropy)(certain)))
 
 
+@pytest.mark.statement("background.kl_divergence", "background.entropy")
+def test_labels_may_be_integers():
+    label, law = jnp.array([0, 1, 0]), jnp.array([0.25, 0.5, 0.25])
+    assert float(background.cross_entropy(label, law)) == pytest.approx(np.log(2))
+    assert float(background.kl_discrete(label, law)) == pytest.approx(np.log(2))
+    assert str(background.entropy(label)) == "0.0"
+
+
 @pytest.mark.statement("background.entropy")
 @pytest.mark.parametrize(("base", "unit"), [(2, np.log(2)), (np.e, 1.0), (10.0, np.log(10))])
 def test_entropy_of_the_uniform_law_in_other_units(base, unit):
