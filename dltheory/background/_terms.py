@@ -1,13 +1,14 @@
-"""Terms that divergences and log-probabilities share, without cancellation and with finite derivatives."""
+"""What divergences and log-probabilities share: terms without cancellation, with finite derivatives, and a check."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
+from dltheory._checks import require
 from dltheory.background.elementary import log1p_linear_error
 from dltheory.typing import Array
 
-__all__ = ["clipped_log", "relative_entropy_term"]
+__all__ = ["clipped_log", "relative_entropy_term", "require_distribution"]
 
 
 def clipped_log(x: Array) -> Array:
@@ -47,3 +48,14 @@ def relative_entropy_term(x: Array, y: Array, difference: Array) -> Array:
     ratio = jnp.maximum(x / jnp.where(y > 0, y, 1.0), tiny)  # below that the other terms are all that counts
     apart = x * jnp.log(jnp.where(near, 1.0, ratio)) + difference
     return jnp.where(near, close, jnp.where((x > 0) & (y <= 0), jnp.inf, apart))
+
+
+def require_distribution(**arguments: Array) -> None:
+    """Demands that vectors of the given names are probabilities that sum to one, under `debug.checked`.
+
+    >>> require_distribution(p=jnp.array([0.5, 0.5]))
+    """
+    for name, p in arguments.items():
+        tolerance = jnp.finfo(jnp.result_type(p, float)).eps ** 0.5
+        adds_up = jnp.abs(jnp.sum(p) - 1) <= tolerance
+        require(jnp.all(p >= 0) & adds_up, f"`{name}` must be non-negative and sum to 1")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
-from dltheory.background._terms import clipped_log, relative_entropy_term
+from dltheory.background._terms import clipped_log, relative_entropy_term, require_distribution
 from dltheory.typing import Array, LogDensityFn, PyTree
 
 __all__ = [
@@ -50,7 +50,7 @@ def entropy(p: Array, base: float = math.e) -> Array:
     """
     shapes(p=(p, "n"))
     require(base > 0 and base != 1, "`base` must be positive and not 1")
-    _require_distribution(p=p)
+    require_distribution(p=p)
     return jnp.where(jnp.all(p >= 0), jnp.sum(p * -clipped_log(p)) / math.log(base), jnp.nan)
 
 
@@ -76,7 +76,7 @@ def cross_entropy(p: Array, q: Array) -> Array:
     1.3863
     """
     shapes(p=(p, "n"), q=(q, "n"))
-    _require_distribution(p=p, q=q)
+    require_distribution(p=p, q=q)
     return _infinite_unless_dominated(p, q, jnp.sum(p * -clipped_log(q)))
 
 
@@ -103,7 +103,7 @@ def kl_discrete(q: Array, p: Array) -> Array:
     0.6931
     """
     shapes(q=(q, "n"), p=(p, "n"))
-    _require_distribution(q=q, p=p)
+    require_distribution(q=q, p=p)
     return _infinite_unless_dominated(q, p, jnp.sum(q * (clipped_log(q) - clipped_log(p))))
 
 
@@ -261,14 +261,6 @@ def _distance_above_root(q: Array, c: Array) -> Array:
     large = -jnp.expm1(-(c + entropy(jnp.stack([q, room]))) / jnp.where(room > 0, room, 1.0)) - q
     below_one = room * (1 - jnp.finfo(room.dtype).eps)  # the divergence is infinite at 1
     return jnp.clip(jnp.minimum(jnp.minimum(small, close), large), 0.0, below_one)
-
-
-def _require_distribution(**arguments: Array) -> None:
-    for name, p in arguments.items():
-        tolerance = jnp.finfo(jnp.result_type(p, float)).eps ** 0.5
-        require(
-            jnp.all(p >= 0) & (jnp.abs(jnp.sum(p) - 1) <= tolerance), f"`{name}` must be non-negative and sum to 1"
-        )
 
 
 def _infinite_unless_dominated(q: Array, p: Array, value: Array) -> Array:

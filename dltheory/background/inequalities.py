@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory.background._terms import require_distribution
 from dltheory.typing import Array
 
 __all__ = [
@@ -331,8 +332,5 @@ def jensen_gap(f: Callable[[Array], Array], samples: Array, weights: Array) -> A
     shapes(weights=(weights, "n"))
     if jnp.ndim(samples) == 0 or len(samples) != len(weights):
         raise ValueError(f"`samples` must have shape [{len(weights)}, ...], got {list(jnp.shape(samples))}")
-    require(
-        jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= jnp.finfo(jnp.result_type(weights, float)).eps ** 0.5),
-        "`weights` must be non-negative and sum to 1",
-    )
+    require_distribution(weights=weights)
     return jnp.tensordot(weights, jax.vmap(f)(samples), axes=1) - f(jnp.tensordot(weights, samples, axes=1))
