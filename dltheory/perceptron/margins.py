@@ -97,7 +97,7 @@ def margin(theta: Array, x: Array, y: Array) -> Array:
     return jnp.min(y * (x @ theta)) / safe_norm(theta)
 
 
-def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100_000) -> MaxMargin:
+def max_margin(x: Array, y: Array, tolerance: float | None = None, max_steps: int = 10_000) -> MaxMargin:
     r"""The largest margin over all hyperplanes through the origin.
 
     .. math:: \gamma^* = \max_{\lVert \theta \rVert = 1} \min_i y_i x_i^T \theta
@@ -110,7 +110,8 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
     Args:
         x: inputs, shape [n, d].
         y: labels, -1 or +1, shape [n].
-        tolerance: largest gap between the two sides, relative to the largest norm of an input, positive.
+        tolerance: largest gap between the two sides, relative to the largest norm of an input, positive; by default
+            the square root of the dtype's machine epsilon.
         max_steps: gradient steps after which to give up.
 
     Returns:
@@ -129,8 +130,9 @@ def max_margin(x: Array, y: Array, tolerance: float = 1e-6, max_steps: int = 100
     """
     n = shapes(x=(x, "n d"), y=(y, "n"))["n"]
     require(jnp.abs(y) == 1, "`y` must be -1 or +1")
-    require(tolerance > 0, "`tolerance` must be positive")
     signed = jnp.asarray(y)[:, None] * x * 1.0  # integers become floating-point numbers
+    tolerance = float(jnp.finfo(signed.dtype).eps) ** 0.5 if tolerance is None else tolerance
+    require(tolerance > 0, "`tolerance` must be positive")
     dtype = signed.dtype
     largest = jnp.max(safe_norm(signed, axis=1))
     step_size = 1 / jnp.maximum(jnp.linalg.norm(signed, ord=2) ** 2, jnp.finfo(dtype).tiny)

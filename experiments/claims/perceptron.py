@@ -276,11 +276,17 @@ def _orthonormal_sets(budget):
 
 
 def _trainings(key, budget):
-    """Random data sets of many margins; every tenth has orthonormal inputs instead."""
-    data = _separable(key, np.geomspace(0.02, 0.5, budget))
+    """Random data sets of many margins: generic ones, ones all of whose examples lie at the margin, orthonormal ones."""
+    gammas = np.geomspace(0.02, 0.5, budget)
+    data = _separable(key, gammas)
     x, y = np.array(data.x), np.array(data.y)
-    for i in range(0, budget, 10):
-        x[i], y[i] = _orthonormal(2 + i // 10 % 7), 1.0
+    for i, gamma in enumerate(gammas):
+        if i % 3 == 0:
+            along = np.outer(y[i], data.theta_star[i])
+            across = x[i] - np.outer(x[i] @ np.asarray(data.theta_star[i]), data.theta_star[i])
+            x[i] = gamma * along + np.sqrt(1 - gamma**2) * across / np.linalg.norm(across, axis=1, keepdims=True)
+        elif i % 10 == 1:
+            x[i], y[i] = _orthonormal(2 + i // 10 % 7), 1.0
     return _train(x, y)
 
 
