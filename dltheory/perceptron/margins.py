@@ -131,8 +131,8 @@ def max_margin(x: Array, y: Array, tolerance: float | None = None, max_steps: in
     n = shapes(x=(x, "n d"), y=(y, "n"))["n"]
     require(jnp.abs(y) == 1, "`y` must be -1 or +1")
     signed = jnp.asarray(y)[:, None] * x * 1.0  # integers become floating-point numbers
-    tolerance = float(jnp.finfo(signed.dtype).eps) ** 0.5 if tolerance is None else tolerance
-    require(tolerance > 0, "`tolerance` must be positive")
+    gap = float(jnp.finfo(signed.dtype).eps) ** 0.5 if tolerance is None else tolerance
+    require(gap > 0, "`tolerance` must be positive")
     dtype = signed.dtype
     largest = jnp.max(safe_norm(signed, axis=1))
     step_size = 1 / jnp.maximum(jnp.linalg.norm(signed, ord=2) ** 2, jnp.finfo(dtype).tiny)
@@ -141,7 +141,7 @@ def max_margin(x: Array, y: Array, tolerance: float | None = None, max_steps: in
         point = signed.T @ alpha
         theta = tree_unit(point)
         lower, upper = jnp.min(signed @ theta), safe_norm(point)
-        return MaxMargin(theta, lower, upper, converged=upper - jnp.maximum(lower, 0) <= tolerance * largest)
+        return MaxMargin(theta, lower, upper, converged=upper - jnp.maximum(lower, 0) <= gap * largest)
 
     def step(carry):
         count, alpha, extrapolated, momentum, _ = carry

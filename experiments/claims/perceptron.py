@@ -276,7 +276,7 @@ def _orthonormal_sets(budget):
 
 
 def _trainings(key, budget):
-    """Random data sets of many margins: generic ones, ones all of whose examples lie at the margin, orthonormal ones."""
+    """Data sets of many margins: generic, with every example at the margin, and orthonormal ones."""
     gammas = np.geomspace(0.02, 0.5, budget)
     data = _separable(key, gammas)
     x, y = np.array(data.x), np.array(data.y)
