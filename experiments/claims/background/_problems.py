@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-import jax
 import numpy as np
 
-__all__ = ["generator", "hermite_grid", "legendre_grid", "random_covariance", "random_laws"]
-
-
-def generator(key):
-    """NumPy's random numbers, derived from a claim's key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+__all__ = ["hermite_grid", "legendre_grid", "random_covariance", "random_laws"]
 
 
 def random_laws(rng, count, n, concentration=1.0):

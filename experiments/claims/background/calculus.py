@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory import background
-from experiments.claim import Axes, Claim, Variant
-from experiments.claims.background._problems import generator
+from experiments.claim import Axes, Claim, Variant, generator
 from experiments.curves import Curve
 from experiments.judges import Equal
 

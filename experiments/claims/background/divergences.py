@@ -8,8 +8,8 @@ import numpy as np
 from scipy import optimize, special
 
 from dltheory import background
-from experiments.claim import Axes, Budget, Claim, Variant
-from experiments.claims.background._problems import generator, random_laws
+from experiments.claim import Axes, Budget, Claim, Variant, generator
+from experiments.claims.background._problems import random_laws
 from experiments.curves import Curve
 from experiments.judges import AtLeast, AtMost, Equal, Mean
 

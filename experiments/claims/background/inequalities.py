@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from dltheory import background
-from experiments.claim import Axes, Budget, Claim, Variant
-from experiments.claims.background._problems import generator, hermite_grid, random_laws
+from experiments.claim import Axes, Budget, Claim, Variant, generator
+from experiments.claims.background._problems import hermite_grid, random_laws
 from experiments.curves import Curve, frequency
 from experiments.judges import AtLeast, AtMost, Equal, ProbabilityAtMost
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy import stats
 
 from dltheory import background
-from experiments.claim import Axes, Claim, Variant
-from experiments.claims.background._problems import generator, hermite_grid, legendre_grid, random_covariance
+from experiments.claim import Axes, Claim, Variant, generator
+from experiments.claims.background._problems import hermite_grid, legendre_grid, random_covariance
 from experiments.curves import Curve
 from experiments.judges import AtLeast, Equal
 

@@ -14,11 +14,12 @@ from scipy import special
 from dltheory import convergence, optimization
 from dltheory.optimization import Objective
 from dltheory.typing import Array, ObjectiveFn, PRNGKey
+from experiments.claim import generator
+from experiments.claims.optimization._problems import rotated
 
 __all__ = [
     "NONCONVEX",
     "Segments",
-    "generator",
     "logistic_data",
     "logistic_minimizer",
     "logistic_value",
@@ -36,11 +37,6 @@ _RIDGE = 0.2
 
 # Of one variable, with their lowest curvatures -1 and -2.
 NONCONVEX = {"sin x": lambda x: jnp.sum(jnp.sin(x)), "x⁴ − x²": lambda x: jnp.sum(x**4 - x**2)}
-
-
-def generator(key: PRNGKey) -> np.random.Generator:
-    """NumPy's generator, seeded by a JAX key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 @functools.cache
@@ -73,12 +69,12 @@ def logistic_minimizer() -> np.ndarray:
 
 def quadratic_hessian() -> np.ndarray:
     """Hessian of the quadratic: eigenvalues from 0.5 to 4 in random directions."""
-    return _with_spectrum([0.5, 0.8, 1.2, 2.0, 3.0, 4.0], seed=1)
+    return rotated([0.5, 0.8, 1.2, 2.0, 3.0, 4.0], seed=1)
 
 
 def flat_hessian() -> np.ndarray:
     """Hessian of the rank-deficient least squares: eigenvalues 1, 0.64, 0.25, 0.04, 0, 0 in random directions."""
-    return _with_spectrum([1.0, 0.64, 0.25, 0.04, 0.0, 0.0], seed=2)
+    return rotated([1.0, 0.64, 0.25, 0.04, 0.0, 0.0], seed=2)
 
 
 CONVEX = ("log-sum-exp", "ridge logistic", "quadratic", "Huber")
@@ -125,11 +121,6 @@ def steepest(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "quadratic":
         return origin, np.linalg.eigh(quadratic_hessian())[1][:, -1]
     return origin, first
-
-
-def _with_spectrum(eigenvalues: list[float], seed: int) -> np.ndarray:
-    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(_DIMENSION, _DIMENSION)))
-    return basis * np.asarray(eigenvalues) @ basis.T
 
 
 class Segments(NamedTuple):

@@ -12,8 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from dltheory import convergence, optimization
-from experiments.claim import Axes, Budget, Claim, Variant
-from experiments.claims.convergence._problems import generator
+from experiments.claim import Axes, Budget, Claim, Variant, generator
 from experiments.curves import Curve, estimate
 from experiments.judges import Equal, Mean, MeanAtMost, Slope
 

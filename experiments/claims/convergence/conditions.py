@@ -10,12 +10,11 @@ import numpy as np
 
 from dltheory import convergence
 from dltheory.typing import ObjectiveFn
-from experiments.claim import Axes, Budget, Claim, Variant
+from experiments.claim import Axes, Budget, Claim, Variant, generator
 from experiments.claims.convergence._problems import (
     CONVEX,
     NONCONVEX,
     Segments,
-    generator,
     on_segments,
     problems,
     quadratic_hessian,

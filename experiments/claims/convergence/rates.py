@@ -11,12 +11,11 @@ import numpy as np
 from scipy import optimize
 
 from dltheory import convergence, optimization
-from experiments.claim import Axes, Budget, Claim, Variant
+from experiments.claim import Axes, Budget, Claim, Variant, generator
 from experiments.claims.convergence._problems import (
     FLAT,
     SINE,
     flat_hessian,
-    generator,
     logistic_minimizer,
     logistic_value,
     problems,

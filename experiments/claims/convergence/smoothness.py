@@ -11,11 +11,10 @@ import numpy as np
 from scipy import special
 
 from dltheory import convergence, optimization
-from experiments.claim import Axes, Budget, Claim, Variant
+from experiments.claim import Axes, Budget, Claim, Variant, generator
 from experiments.claims.convergence._problems import (
     CONVEX,
     SINE,
-    generator,
     logistic_data,
     logistic_minimizer,
     logistic_value,

@@ -11,8 +11,7 @@ import numpy as np
 from scipy import optimize
 
 from dltheory import convergence
-from experiments.claim import Assumption, Axes, Budget, Claim, Variant
-from experiments.claims.convergence._problems import generator
+from experiments.claim import Assumption, Axes, Budget, Claim, Variant, generator
 from experiments.curves import Curve, estimate
 from experiments.judges import AtMost, Equal, MeanAtMost, Slope
 
