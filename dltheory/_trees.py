@@ -18,17 +18,19 @@ def tree_norm(tree: PyTree) -> Array:
     >>> tree_norm({"a": jnp.array([3.0]), "b": jnp.array(4.0)})
     Array(5., dtype=float32)
     """
-    return safe_norm(jnp.stack([safe_norm(leaf) for leaf in jax.tree.leaves(tree)]))
+    norms = [safe_norm(leaf) for leaf in jax.tree.leaves(tree)]
+    return safe_norm(jnp.stack(norms)) if norms else jnp.zeros(())
 
 
 def tree_unit(tree: PyTree) -> PyTree:
-    """`tree` divided by its norm; the zero tree stays zero.
+    """`tree` divided by its norm, in the dtypes of its leaves; the zero tree stays zero.
 
     >>> tree_unit(jnp.array([0.0, 2.0]))
     Array([0., 1.], dtype=float32)
     """
     norm = tree_norm(tree)
-    return optax.tree.scale(1 / jnp.where(norm > 0, norm, 1.0), tree)
+    norm = jnp.where(norm > 0, norm, 1.0)
+    return jax.tree.map(lambda leaf: (leaf / norm).astype(leaf.dtype), tree)
 
 
 def tree_normal_like(key: PRNGKey, tree: PyTree) -> PyTree:

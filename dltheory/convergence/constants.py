@@ -261,26 +261,28 @@ def _spectral_radius(
     """Largest absolute eigenvalue of a symmetric operator on trees shaped as `like`.
 
     The residual of the squared eigenvalue is measured against the square of the eigenvalue or of `scale`, whichever is
-    larger: an operator that vanishes up to rounding has no direction to converge to.
+    larger: an operator that vanishes up to rounding has no direction to converge to. Squares are not formed, for they
+    overflow or underflow where the eigenvalue does not.
     """
-
-    def unfinished(carry):
-        num_steps, _, value, residual = carry
-        return (num_steps < max_steps) & (residual > tolerance * jnp.maximum(value, scale) ** 2)
 
     def improve(carry):
         num_steps, vector, _, _ = carry
         image = operator(vector)
         value = tree_norm(image)
-        squared = operator(image)
-        residual = tree_norm(optax.tree.add_scale(squared, -(value**2), vector))
-        return num_steps + 1, tree_unit(squared), value, residual
+        squared = operator(tree_unit(image))  # the squared operator applied to the vector, divided by the value
+        residual = tree_norm(optax.tree.add_scale(squared, -value, vector))
+        largest = jnp.maximum(value, scale)
+        converged = residual * (value / jnp.where(largest == 0, 1.0, largest)) <= tolerance * largest
+        return num_steps + 1, tree_unit(squared), value, converged
+
+    def unfinished(carry):
+        num_steps, _, value, converged = carry
+        return (num_steps < max_steps) & ~converged & ~jnp.isnan(value)
 
     vector = tree_unit(tree_normal_like(key, like))
     zero = jnp.zeros_like(tree_norm(like))
-    start = (jnp.array(0), vector, zero, zero + jnp.inf)
-    num_steps, _, value, residual = jax.lax.while_loop(unfinished, improve, start)
-    converged = residual <= tolerance * jnp.maximum(value, scale) ** 2
+    start = (jnp.array(0), vector, zero, jnp.array(False))
+    num_steps, _, value, converged = jax.lax.while_loop(unfinished, improve, start)
     return _Radius(value=value, num_steps=num_steps, converged=converged)
 
 

@@ -7,16 +7,19 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require, shapes
-from dltheory.typing import Array, PyTree
+from dltheory.typing import Array, PyTree, Scalar
 
-__all__ = ["Scalar", "at_step", "require_fraction", "require_like", "require_non_negative", "strongly_typed"]
-
-Scalar = float | Array
+__all__ = ["add_scaled", "at_step", "require_fraction", "require_like", "require_non_negative", "strongly_typed"]
 
 
 def at_step(setting: optax.ScalarOrSchedule, step: Array) -> Scalar:
     """The setting's value at step `step`."""
     return setting(step) if callable(setting) else setting  # pyright: ignore[reportReturnType]
+
+
+def add_scaled(tree: PyTree, scale: Scalar, direction: PyTree) -> PyTree:
+    """``tree + scale * direction`` in the dtypes of `tree`, whatever that of `scale`."""
+    return jax.tree.map(lambda x, v: jnp.asarray(x + scale * v, jnp.result_type(x)), tree, direction)
 
 
 def strongly_typed(tree: PyTree) -> PyTree:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require, shapes
-from dltheory.optimization._settings import Scalar, require_fraction, require_non_negative
-from dltheory.typing import Array, PyTree
+from dltheory.optimization._settings import require_fraction, require_non_negative
+from dltheory.typing import Array, PyTree, Scalar
 
 __all__ = ["AdagradState", "adagrad", "adam", "adam_max_step", "adamw", "amsgrad"]
 
@@ -81,8 +81,9 @@ def adam(
         \theta_{t+1} = \theta_t - \eta \,
         \frac{\Delta_{t+1} / (1 - \alpha^{t+1})}{\sqrt{\gamma_{t+1}^2 / (1 - \beta^{t+1})} + \delta}
 
-    The same as `optax.adam`. delta stands outside the square root. In float32, gradients below about 1e-22 have squares
-    that underflow: they move by eta g / delta instead of eta.
+    The same as `optax.adam`. delta stands outside the square root: gradients well below it move by eta g / delta
+    instead of eta. In float32 it should not be much below 1e-17, where the squares of gradients underflow and leave
+    delta as the whole denominator.
 
     Args:
         learning_rate: eta, in the units of the parameters, non-negative scalar or schedule.
@@ -191,8 +192,8 @@ def adam_max_step(num_steps: Array, b1: Scalar = 0.9, b2: Scalar = 0.999) -> Arr
     .. math:: \frac{|\Delta\theta_t|}{\eta} \le \frac{\sqrt{1 - \beta^t}}{1 - \alpha^t} \,
         \frac{1 - \alpha}{\sqrt{1 - \beta}} \Big( \sum_{k<t} (\alpha^2 / \beta)^k \Big)^{1/2}
 
-    By the inequality of Cauchy and Schwarz, with equality for gradients g_i proportional to (alpha/beta)^(t-i); sharper
-    than, and contradicting, the usual reading that no step exceeds max(1, (1 - alpha) / sqrt(1 - beta)).
+    By the inequality of Cauchy and Schwarz, with equality for gradients g_i proportional to (alpha/beta)^(t-i): steps
+    can be larger than max(1, (1 - alpha) / sqrt(1 - beta)), which the paper gives as an approximate limit.
 
     Args:
         num_steps: t, the number of the step counted from 1, shape [].
@@ -218,7 +219,8 @@ def adam_max_step(num_steps: Array, b1: Scalar = 0.9, b2: Scalar = 0.999) -> Arr
     require(b2 > 0, "`b2` must be positive")
     ratio = jnp.asarray(b1**2 / b2)
     constant = ratio == 1
-    geometric = jnp.where(constant, num_steps, _one_minus_power(ratio, num_steps) / jnp.where(constant, 1.0, 1 - ratio))
+    expanded = num_steps * (1 + (num_steps - 1) / 2 * (ratio - 1))  # to first order at ratio 1, for the derivative
+    geometric = jnp.where(constant, expanded, _one_minus_power(ratio, num_steps) / jnp.where(constant, 1.0, 1 - ratio))
     corrections = jnp.sqrt(_one_minus_power(b2, num_steps)) / _one_minus_power(b1, num_steps)
     return corrections * (1 - b1) / jnp.sqrt(1 - b2) * jnp.sqrt(geometric)
 

@@ -51,12 +51,20 @@ def steepest_descent_direction(gradient: Array, norm: str | Array = "l2") -> Arr
         require(norm in _DIRECTIONS, f"`norm` must be one of {', '.join(_DIRECTIONS)} or a matrix, got {norm!r}")
         return _DIRECTIONS[norm](gradient)
     shapes(gradient=(gradient, "d"), norm=(norm, "d d"))
+    gradient = _rescaled(gradient)
     solution = cho_solve((jnp.linalg.cholesky(norm), True), gradient)
     decrement = gradient @ solution
     return -solution / jnp.sqrt(jnp.where(decrement == 0, 1.0, decrement))
 
 
+def _rescaled(gradient: Array) -> Array:
+    """A multiple of the gradient, which has the same direction, whose squares neither overflow nor underflow."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(gradient), initial=0.0))
+    return gradient / jnp.where(largest > 0, largest, 1.0)
+
+
 def _l2_direction(gradient: Array) -> Array:
+    gradient = _rescaled(gradient)
     length = safe_norm(gradient)
     return -gradient / jnp.where(length > 0, length, 1.0)
 
@@ -137,7 +145,7 @@ def gradient_flow(
         The solution at `times`, NaN if these are not increasing and non-negative, and whether the solver got there.
 
     Raises:
-        ValueError: if `times` is not a vector or a static setting is not positive.
+        ValueError: if `times` is not a vector or is empty, or a static setting is not positive.
 
     Statement: optimizers.gradient_descent.  Source: Tsitouras 2011 (the solver).
 
@@ -153,6 +161,7 @@ def gradient_flow(
     require(rtol > 0, "`rtol` must be positive")
     require(atol > 0, "`atol` must be positive")
     require(max_steps >= 1, "`max_steps` must be positive")
+    require(times.size >= 1, "`times` must hold at least one time")
     ordered = jnp.all(jnp.diff(times) > 0) & jnp.all(times >= 0)
     require(ordered, "`times` must be increasing and non-negative")
     times = jnp.where(ordered, times, jnp.arange(times.size, dtype=times.dtype))  # diffrax would stop the program

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require, shapes
-from dltheory.optimization._settings import Scalar, at_step, require_non_negative
-from dltheory.typing import Array, PyTree
+from dltheory.optimization._settings import add_scaled, at_step, require_non_negative
+from dltheory.typing import Array, PyTree, Scalar
 
 __all__ = [
     "MomentumSettings",
@@ -150,9 +150,9 @@ def nesterov(
         if params is None:
             raise ValueError("`update` needs `params`: update(grad, state, params)")
         step = state.step + 1
-        moved = optax.tree.add_scale(params, -at_step(learning_rate, state.step), updates)
+        moved = add_scaled(params, -at_step(learning_rate, state.step), updates)
         velocity = optax.tree.sub(moved, state.iterate)
-        extrapolated = optax.tree.add_scale(moved, at_step(momentum, step), velocity)
+        extrapolated = add_scaled(moved, at_step(momentum, step), velocity)
         return optax.tree.sub(extrapolated, params), NesterovState(iterate=moved, step=step)
 
     return optax.GradientTransformationExtraArgs(init, update)

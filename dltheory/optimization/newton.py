@@ -10,9 +10,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dltheory._checks import require
-from dltheory._trees import tree_norm
-from dltheory.optimization._settings import Scalar, require_like, require_non_negative
-from dltheory.typing import Array, ObjectiveFn, PyTree
+from dltheory._trees import tree_norm, tree_unit
+from dltheory.optimization._settings import add_scaled, require_like, require_non_negative
+from dltheory.typing import Array, ObjectiveFn, PyTree, Scalar
 
 __all__ = [
     "NewtonCgDirection",
@@ -152,7 +152,7 @@ class NewtonCgDirection(NamedTuple):
     """An approximate solution of the Newton equation.
 
     Attributes:
-        direction: the step, a pytree like the parameters; always one of descent.
+        direction: the step, a pytree like the parameters; always one of descent. NaN if the gradient is not finite.
         num_steps: conjugate-gradient steps taken, shape [].
         converged: whether the residual met the tolerance, shape [].
         negative_curvature: whether the iteration stopped at a direction in which the damped Hessian is not positive,
@@ -267,10 +267,11 @@ def newton_cg(
 def _solve(objective_fn: ObjectiveFn, params: PyTree, gradient: PyTree, damping: Scalar) -> NewtonDirection:
     flat, unravel = ravel_pytree(params)
     hessian = jax.hessian(lambda v: objective_fn(unravel(v)))(flat)
-    hessian = hessian + damping * jnp.eye(flat.size, dtype=flat.dtype)
-    direction = jnp.linalg.solve(hessian, -ravel_pytree(gradient)[0])
+    hessian = hessian + damping * jnp.eye(flat.size, dtype=jnp.promote_types(flat.dtype, "float32"))
+    direction = jnp.linalg.solve(hessian, -ravel_pytree(gradient)[0].astype(hessian.dtype))
     return NewtonDirection(
-        direction=unravel(direction), positive_definite=jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian)))
+        direction=unravel(direction.astype(flat.dtype)),
+        positive_definite=jnp.all(jnp.isfinite(jnp.linalg.cholesky(hessian))),
     )
 
 
@@ -283,31 +284,31 @@ def _conjugate_gradient(
     max_steps: int | None,
 ) -> NewtonCgDirection:
     limit = 10 * optax.tree.size(params) if max_steps is None else max_steps
-    target = tolerance * tree_norm(gradient)
 
     def unfinished(carry):
         step, _, residual, _, stuck = carry
-        return (step < limit) & (tree_norm(residual) > target) & ~stuck
+        return (step < limit) & (tree_norm(residual) > tolerance) & ~stuck
 
     def improve(carry):
         step, solution, residual, search, _ = carry
-        image = optax.tree.add_scale(hessian_vector_product(objective_fn, params, search), damping, search)
-        curvature = optax.tree.vdot(search, image)
-        stuck = jnp.asarray(curvature <= 0)  # pyright: ignore[reportOperatorIssue]
-        squared = optax.tree.vdot(residual, residual)
+        image = add_scaled(hessian_vector_product(objective_fn, params, search), damping, search)
+        curvature = jnp.asarray(optax.tree.vdot(search, image))
+        stuck = curvature <= 0
+        squared = jnp.asarray(optax.tree.vdot(residual, residual))
         length = jnp.where(stuck, jnp.where(step == 0, 1.0, 0.0), squared / jnp.where(stuck, 1.0, curvature))
-        solution = optax.tree.add_scale(solution, length, search)
-        residual = optax.tree.add_scale(residual, -length, image)
-        search = optax.tree.add_scale(residual, optax.tree.vdot(residual, residual) / squared, search)
+        solution = add_scaled(solution, length, search)
+        residual = add_scaled(residual, -length, image)
+        search = add_scaled(residual, jnp.asarray(optax.tree.vdot(residual, residual)) / squared, search)
         return step + 1, solution, residual, search, stuck
 
-    negative = optax.tree.scale(-1, gradient)
+    # The equation is linear: solved for the unit gradient, its squares neither overflow nor underflow.
+    negative = optax.tree.scale(-1, tree_unit(gradient))
     start = (jnp.array(0), optax.tree.zeros_like(gradient), negative, negative, jnp.array(False))
     num_steps, solution, residual, _, stuck = jax.lax.while_loop(unfinished, improve, start)
     return NewtonCgDirection(
-        direction=solution,
+        direction=add_scaled(optax.tree.zeros_like(gradient), tree_norm(gradient), solution),
         num_steps=num_steps,
-        converged=tree_norm(residual) <= target,
+        converged=tree_norm(residual) <= tolerance,
         negative_curvature=stuck,
     )
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import require, shapes
-from dltheory.optimization._settings import Scalar
-from dltheory.typing import Array, ObjectiveFn
+from dltheory.typing import Array, ObjectiveFn, Scalar
 
 __all__ = ["Objective", "huber", "log_sum_exp", "quadratic", "ridge_logistic", "sine_quadratic"]
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dltheory.optimization._settings import at_step, require_non_negative
+from dltheory.optimization._settings import add_scaled, at_step, require_non_negative
 from dltheory.typing import Array, PyTree
 
 __all__ = ["ErrorFeedbackState", "error_feedback_sign_sgd", "sign_sgd"]
@@ -87,9 +87,9 @@ def error_feedback_sign_sgd(learning_rate: optax.ScalarOrSchedule) -> optax.Grad
 
     def update(updates, state, params=None, **extra):
         del params, extra
-        wanted = optax.tree.add_scale(state.error, at_step(learning_rate, state.step), updates)
+        wanted = add_scaled(state.error, at_step(learning_rate, state.step), updates)
         scale = optax.tree.norm(wanted, ord=1) / optax.tree.size(wanted)
-        taken = jax.tree.map(lambda leaf: scale * jnp.sign(leaf), wanted)
+        taken = jax.tree.map(lambda leaf: scale.astype(leaf.dtype) * jnp.sign(leaf), wanted)
         return optax.tree.scale(-1, taken), ErrorFeedbackState(optax.tree.sub(wanted, taken), state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dltheory._checks import require
-from dltheory.optimization._settings import Scalar, require_like, require_non_negative, strongly_typed
-from dltheory.typing import Array, PRNGKey, PyTree
+from dltheory._checks import leading_axis, require
+from dltheory.optimization._settings import add_scaled, require_like, require_non_negative, strongly_typed
+from dltheory.typing import Array, PRNGKey, PyTree, Scalar
 
 __all__ = ["SvrgRun", "minibatch_gradient", "sample_batch", "svrg", "svrg_gradient"]
 
@@ -58,10 +58,10 @@ def minibatch_gradient(loss_fn: Callable[[PyTree, Any], Array], params: PyTree, 
         batch: the examples, a pytree with leaves [r, ...].
 
     Returns:
-        A pytree like `params`; NaN for an empty batch.
+        A pytree like `params`.
 
     Raises:
-        ValueError: if the leaves of `batch` do not share their leading axis.
+        ValueError: if the leaves of `batch` do not share their leading axis, or it is empty.
 
     Statement: optimizers.minibatch_gradient.  Source: Bottou, Curtis and Nocedal 2018, equation (4.1).
 
@@ -71,8 +71,7 @@ def minibatch_gradient(loss_fn: Callable[[PyTree, Any], Array], params: PyTree, 
     >>> float(optimization.minibatch_gradient(loss_fn, jnp.array(0.0), jnp.array([1.0, 3.0])))
     -2.0
     """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
-    require(len(lengths) == 1 and lengths != {()}, f"leaves of `batch` must share one leading axis, got {lengths}")
+    leading_axis(batch=batch)
     return jax.grad(lambda p: jnp.mean(jax.vmap(loss_fn, in_axes=(None, 0))(p, batch)))(params)
 
 
@@ -185,7 +184,7 @@ def svrg(
 
         def step(current, index):
             reduced = svrg_gradient(component_fn, current, snapshot, gradient, index)
-            return optax.tree.add_scale(current, -learning_rate, reduced), current
+            return add_scaled(current, -learning_rate, reduced), current
 
         last, path = jax.lax.scan(step, snapshot, sample_batch(epoch_key, num_components, epoch_length))
         refreshed = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), path) if average else last

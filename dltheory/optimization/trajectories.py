@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dltheory._checks import require
+from dltheory._checks import leading_axis, require
 from dltheory.optimization._settings import strongly_typed
 from dltheory.typing import Array, ObjectiveFn, PyTree
 
@@ -90,7 +90,8 @@ def run_online(
         parameters before its step.
 
     Raises:
-        ValueError: if the leaves of `data` do not share their leading axis or `loss_fn` does not return a scalar.
+        ValueError: if the leaves of `data` do not share their leading axis, or it is empty, or `loss_fn` does not
+            return a scalar.
 
     A helper.
 
@@ -101,9 +102,7 @@ def run_online(
     >>> run.params, run.value
     (Array([0.  , 0.5 , 0.25], dtype=float32), Array([0.5  , 0.125], dtype=float32))
     """
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
-    if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(f"leaves of `data` must share one leading axis, got {sorted(lengths)}")
+    leading_axis(data=data)
     first = jax.tree.map(lambda leaf: jax.eval_shape(lambda x: x[0], leaf), data)
     _require_scalar("loss_fn", jax.eval_shape(loss_fn, params, first))
     (params, state), path = _scan(optimizer, loss_fn, params, data, None, projection or (lambda p: p))

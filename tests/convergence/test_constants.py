@@ -66,6 +66,16 @@ def test_extremes_of_a_diagonal_hessian(x64, dtype):
     assert float(smallest.value) == pytest.approx(0.5, abs=4e-3)
 
 
+@BOTH
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_estimates_do_not_mind_the_units_of_the_objective(scale):
+    objective = with_hessian(scale * np.diag([0.5, 1.0, 3.0, 8.0]))
+    for estimator, expected in ((L, 8.0), (MU, 0.5)):
+        found = estimate(estimator, objective, jnp.zeros((1, 4)))
+        assert bool(found.converged)
+        assert float(found.value) / scale == pytest.approx(expected, abs=4e-3)
+
+
 @SMOOTHNESS
 def test_eigenvalues_of_equal_size_and_opposite_sign_do_not_oscillate():
     found = estimate(L, with_hessian(np.diag([2.0, -2.0, 1.0])), jnp.zeros((1, 3)))

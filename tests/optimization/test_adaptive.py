@@ -95,6 +95,16 @@ def test_largest_step_is_the_formula(alpha, beta, x64):
     assert float(optimization.adam_max_step(jnp.array(1.0), alpha, beta)) == pytest.approx(1.0)
 
 
+@pytest.mark.statement("optimizers.adam")
+def test_largest_step_is_smooth_where_the_series_is_constant(x64):
+    at = jnp.array(10.0), jnp.array(0.5), jnp.array(0.25)  # alpha^2 = beta
+    gradient = jax.grad(optimization.adam_max_step, (0, 1, 2))(*at)
+    for i in range(3):
+        up, down = ((*at[:i], at[i] + sign * 1e-5, *at[i + 1 :]) for sign in (1, -1))
+        difference = (optimization.adam_max_step(*up) - optimization.adam_max_step(*down)) / 2e-5
+        assert float(gradient[i]) == pytest.approx(float(difference), rel=1e-6)
+
+
 @pytest.mark.statement("optimizers.sign_sgd")
 def test_sign_descent_takes_steps_of_one_size(x64):
     np.testing.assert_allclose(steps(optimization.sign_sgd(0.3), GRADIENTS), -0.3 * np.sign(GRADIENTS))

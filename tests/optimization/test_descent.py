@@ -40,8 +40,11 @@ def test_zero_gradient_has_no_direction(norm):
 @pytest.mark.statement("optimizers.steepest_descent")
 def test_direction_of_tiny_and_huge_gradients_is_unit():
     for scale in (1e-30, 1e30):
-        direction = optimization.steepest_descent_direction(jnp.asarray(scale * GRADIENT, jnp.float32))
-        np.testing.assert_allclose(jnp.linalg.norm(direction), 1, rtol=1e-6)
+        gradient = jnp.asarray(scale * GRADIENT, jnp.float32)
+        for norm in ("l2", jnp.eye(3)):
+            direction = optimization.steepest_descent_direction(gradient, norm)
+            np.testing.assert_allclose(direction, -GRADIENT / np.linalg.norm(GRADIENT), rtol=1e-5)
+            assert jnp.isfinite(jax.jacfwd(optimization.steepest_descent_direction)(gradient, norm)).all()
 
 
 @pytest.mark.statement("optimizers.steepest_descent")
@@ -80,6 +83,8 @@ def test_flow_needs_increasing_times():
         params, converged = flow(jnp.array(times))
         assert jnp.isnan(params).all()
         assert not converged
+    with pytest.raises(ValueError, match="`times` must hold at least one"):
+        flow(jnp.zeros(0))
     with pytest.raises(ValueError, match="`times` must be increasing"):
         checked(flow)(jnp.array([1.0, 0.5]))
 

@@ -100,6 +100,30 @@ def test_conjugate_gradients_flag_too_few_steps_and_rest_at_the_minimum(x64):
 
 
 @pytest.mark.statement("optimizers.newton")
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_conjugate_gradients_do_not_mind_the_units_of_the_objective(scale):
+    curvatures = jnp.array([1.0, 3.0, 9.0])
+    result = optimization.newton_cg_direction(lambda x: scale * jnp.sum(curvatures * (x - 1) ** 2), jnp.zeros(3))
+    assert result.converged
+    np.testing.assert_allclose(result.direction, 1.0, rtol=1e-5)
+
+
+@pytest.mark.statement("optimizers.newton")
+@pytest.mark.parametrize("gradient", [jnp.nan, jnp.inf])
+def test_conjugate_gradients_do_not_converge_on_a_gradient_that_is_not_finite(gradient):
+    result = optimization.newton_cg_direction(lambda x: jnp.sum(x**2) + gradient * x[0], jnp.ones(2))
+    assert not result.converged
+    assert jnp.isnan(result.direction).all()
+
+
+@pytest.mark.statement("optimizers.newton")
+def test_without_parameters_there_is_nothing_to_solve():
+    result = optimization.newton_cg_direction(lambda params: jnp.array(0.0), {})
+    assert result.converged
+    assert result.direction == {}
+
+
+@pytest.mark.statement("optimizers.newton")
 @pytest.mark.parametrize("optimizer", [optimization.newton(), optimization.newton_cg()])
 def test_update_needs_the_objective(optimizer):
     with pytest.raises(ValueError, match="value_fn"):

@@ -49,7 +49,7 @@ def test_bad_sizes_are_refused(arguments, name):
 
 
 @pytest.mark.statement("optimizers.minibatch_gradient")
-@pytest.mark.parametrize("batch", [jnp.array(1), (jnp.ones(2), jnp.ones(3))])
+@pytest.mark.parametrize("batch", [jnp.array(1), (jnp.ones(2), jnp.ones(3)), jnp.ones(0)])
 def test_batch_must_have_one_leading_axis(batch):
     with pytest.raises(ValueError, match="`batch` must share one leading axis"):
         optimization.minibatch_gradient(lambda p, _: p, jnp.array(0.0), batch)
@@ -88,6 +88,17 @@ def test_one_component_makes_gradient_descent_and_params_may_be_trees(x64):
 
     run = optimization.svrg(jax.random.key(0), single, {"a": jnp.ones(2)}, 1, 0.25, 2, 3, average=False)
     np.testing.assert_allclose(run.snapshots["a"], 0.25 ** np.arange(4.0)[:, None] * np.ones(2))
+
+
+@pytest.mark.statement("optimizers.svrg")
+def test_svrg_keeps_half_precision_whatever_that_of_the_learning_rate():
+    def half(theta, i):
+        return jnp.sum((theta - i.astype(theta.dtype)) ** 2)
+
+    run = jax.eval_shape(
+        lambda key: optimization.svrg(key, half, jnp.ones(2, "bfloat16"), 3, jnp.float32(0.1), 2, 2), jax.random.key(0)
+    )
+    assert run.snapshots.dtype == run.params.dtype == "bfloat16"
 
 
 @pytest.mark.statement("optimizers.svrg")

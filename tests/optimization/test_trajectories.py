@@ -39,7 +39,7 @@ def test_no_steps_and_bad_arguments():
         optimization.run_optimizer(optax.sgd(0.1), lambda params: params["w"], PARAMS, 1)
     with pytest.raises(ValueError, match="`loss_fn` must return a scalar"):
         optimization.run_online(optax.sgd(0.1), lambda params, d: params["w"] + d, PARAMS, jnp.ones(3))
-    for data in (jnp.array(1.0), (jnp.ones(2), jnp.ones(3)), {}):
+    for data in (jnp.array(1.0), (jnp.ones(2), jnp.ones(3)), {}, jnp.ones((0, 2))):
         with pytest.raises(ValueError, match="`data` must share one leading axis"):
             optimization.run_online(optax.sgd(0.1), lambda params, _: objective(params), PARAMS, data)
 
@@ -69,3 +69,29 @@ def test_online_run_takes_keys():
     loss_fn = lambda x, key: (x - jax.random.normal(key)) ** 2  # noqa: E731
     run = optimization.run_online(optax.sgd(0.5), loss_fn, jnp.array(0.0), keys)
     np.testing.assert_allclose(run.params[1:], jax.vmap(jax.random.normal)(keys), rtol=1e-6)
+
+
+MIXED = {"half": jnp.ones(2, "bfloat16"), "single": jnp.ones((2, 2)), "number": jnp.array(1.0)}
+OPTIMIZERS = {
+    "gradient_descent": optimization.gradient_descent,
+    "heavy_ball": lambda rate: optimization.heavy_ball(rate, 0.5),
+    "nesterov": lambda rate: optimization.nesterov(rate, rate),
+    "sign_sgd": optimization.sign_sgd,
+    "error_feedback_sign_sgd": optimization.error_feedback_sign_sgd,
+    "adagrad": optimization.adagrad,
+    "adam": optimization.adam,
+    "adamw": optimization.adamw,
+    "amsgrad": optimization.amsgrad,
+    "newton": optimization.newton,
+    "newton_cg": optimization.newton_cg,
+}
+
+
+@pytest.mark.parametrize("rate", [0.1, jnp.float32(0.1)], ids=["python", "array"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_keep_the_precision_of_every_leaf(name, rate):
+    def total(params):
+        return jnp.sum(jnp.stack([jnp.sum(leaf.astype("float32") ** 2) for leaf in jax.tree.leaves(params)]))
+
+    run = jax.eval_shape(lambda params: optimization.run_optimizer(OPTIMIZERS[name](rate), total, params, 2), MIXED)
+    assert jax.tree.map(lambda leaf: leaf.dtype, run.params) == jax.tree.map(lambda leaf: leaf.dtype, MIXED)
