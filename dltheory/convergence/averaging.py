@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dltheory._checks import require
-from dltheory.typing import Array, PyTree
+from dltheory._checks import require, shapes
+from dltheory.typing import Array, PyTree, Scalar
 
 __all__ = ["AveragedState", "ema", "polyak_average", "suffix_average"]
 
@@ -93,11 +93,12 @@ def suffix_average(
     """
     require(num_iterates >= 1, "`num_iterates` must be at least 1")
     require(0 < fraction <= 1, "`fraction` must lie in (0, 1]")
-    before = num_iterates - math.ceil(fraction * num_iterates)
+    length = math.ceil(round(fraction * num_iterates, 9))  # 0.07 * 100 is a little more than 7
+    before = num_iterates - max(length, 1)
     return _averaged(inner, lambda t: 1 / jnp.maximum(t - before, 1))
 
 
-def ema(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformationExtraArgs:
+def ema(inner: optax.GradientTransformation, decay: Scalar) -> optax.GradientTransformationExtraArgs:
     r"""Exponential moving average: keeps a mean of the iterates that forgets the past at a constant rate.
 
     .. math:: \bar\theta_{t+1} = \beta \bar\theta_t + (1 - \beta) \theta_{t+1}, \quad \bar\theta_1 = \theta_1
@@ -106,13 +107,14 @@ def ema(inner: optax.GradientTransformation, decay: float) -> optax.GradientTran
 
     Args:
         inner: the optimizer. Project inside of it, if at all: what it returns is what is averaged.
-        decay: beta, in [0, 1).
+        decay: beta, in [0, 1), shape [].
 
     Returns:
         The same optimizer; `AveragedState.average` of its state is the average.
 
     Raises:
-        ValueError: if `decay` is out of its range, or `update` is called without `params`.
+        ValueError: if `decay` is not a scalar, or a static one out of its range, or `update` is called without
+            `params`.
 
     Statement: convergence.polyak_averaging.  Source: Morales-Brotons, Vogels and Hendrikx 2024, section 2.
 
@@ -122,7 +124,8 @@ def ema(inner: optax.GradientTransformation, decay: float) -> optax.GradientTran
     >>> optimization.run_optimizer(optimizer, lambda x: x**2, jnp.array(4.0), 2).state.average
     Array([4., 3., 2.], dtype=float32)
     """
-    require(0 <= decay < 1, "`decay` must lie in [0, 1)")
+    shapes(decay=(decay, ""))
+    require((decay >= 0) & (decay < 1), "`decay` must lie in [0, 1)")
     return _averaged(inner, lambda _: 1 - decay)
 
 
@@ -142,7 +145,8 @@ def _averaged(
         num_iterates = state.num_iterates + 1
 
         def towards(average, iterate):
-            return average + weight_fn(num_iterates.astype(iterate.dtype)) * (iterate - average)
+            weight = jnp.asarray(weight_fn(num_iterates.astype(iterate.dtype)), iterate.dtype)
+            return average + weight * (iterate - average)
 
         average = jax.tree.map(towards, state.average, optax.apply_updates(params, updates))
         return updates, AveragedState(inner=inner_state, average=average, num_iterates=num_iterates)

@@ -264,8 +264,7 @@ def steps_to_stationarity(gradient_norms: Array, tolerance: Scalar) -> Stationar
     >>> convergence.steps_to_stationarity(jnp.array([2.0, 1.0, 0.5]), 1.0)
     StationaritySteps(num_steps=Array(1, dtype=int32), reached=Array(True, dtype=bool))
     """
-    t = shapes(gradient_norms=(gradient_norms, "t"), tolerance=(tolerance, ""))["t"]
+    shapes(gradient_norms=(gradient_norms, "t"), tolerance=(tolerance, ""))
     require(tolerance >= 0, "`tolerance` must be non-negative")
     stationary = gradient_norms <= tolerance
-    reached = jnp.any(stationary)
-    return StationaritySteps(num_steps=jnp.where(reached, jnp.argmax(stationary), t), reached=reached)
+    return StationaritySteps(num_steps=jnp.argmax(jnp.append(stationary, True)), reached=jnp.any(stationary))

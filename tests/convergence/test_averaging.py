@@ -42,6 +42,12 @@ def test_suffix_average_is_the_mean_of_the_last_iterates(fraction, size):
     np.testing.assert_allclose(averages[: NUM_STEPS + 1 - size], iterates[: NUM_STEPS + 1 - size], rtol=1e-6)
 
 
+def test_suffix_length_is_not_a_victim_of_rounding():
+    optimizer = convergence.suffix_average(optax.sgd(1.0), 100, 0.07)  # 0.07 * 100 > 7 in floating point
+    trajectory = optimization.run_optimizer(optimizer, lambda x: -x, jnp.array(0.0), 99)
+    assert float(trajectory.state.average[-1]) == pytest.approx(np.mean(np.arange(93, 100)))
+
+
 def test_suffix_average_of_everything_is_the_polyak_average():
     whole = run(lambda inner: convergence.suffix_average(inner, NUM_STEPS + 1, 1.0))
     np.testing.assert_allclose(flat(whole.state.average), flat(run(convergence.polyak_average).state.average))
@@ -82,9 +88,14 @@ def test_averages_pass_extra_arguments_on():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_averages_keep_the_dtype(x64, dtype):
-    optimizer = convergence.polyak_average(optax.sgd(0.1))
-    trajectory = optimization.run_optimizer(optimizer, lambda x: jnp.sum(x**2), jnp.ones(2, dtype), 3)
+@pytest.mark.parametrize(
+    "wrapper", [convergence.polyak_average, lambda inner: convergence.ema(inner, jnp.float32(0.9))], ids=["all", "ema"]
+)
+def test_averages_keep_the_dtype(x64, wrapper, dtype):
+    optimizer = wrapper(optax.sgd(0.1))
+    trajectory = jax.jit(lambda x: optimization.run_optimizer(optimizer, lambda x: jnp.sum(x**2), x, 3))(
+        jnp.ones(2, dtype)
+    )
     assert trajectory.state.average.dtype == dtype
 
 
@@ -105,6 +116,7 @@ def test_params_are_needed():
     [
         (lambda inner: convergence.ema(inner, 1.0), "decay"),
         (lambda inner: convergence.ema(inner, -0.1), "decay"),
+        (lambda inner: convergence.ema(inner, jnp.ones(2)), "decay"),
         (lambda inner: convergence.suffix_average(inner, 0), "num_iterates"),
         (lambda inner: convergence.suffix_average(inner, 10, 0.0), "fraction"),
         (lambda inner: convergence.suffix_average(inner, 10, 1.5), "fraction"),

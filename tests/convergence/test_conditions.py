@@ -127,12 +127,13 @@ def test_stationarity_is_about_the_norm_of_the_whole_tree():
     assert not bool(convergence.is_stationary(gradient, 4.99))
     assert bool(convergence.is_stationary(jnp.zeros(3), 0.0))
     assert not bool(convergence.is_stationary(jnp.array([jnp.nan]), 1.0))
+    assert bool(convergence.is_stationary({}, 0.0))
     with pytest.raises(ValueError, match="`tolerance`"):
         convergence.is_stationary(gradient, -1.0)
 
 
 @pytest.mark.statement("convergence.eps_stationarity")
-@pytest.mark.parametrize("norms", [[3.0, 2.0, 0.5, 2.0, 0.1], [0.5, 2.0], [3.0, 2.0, 4.0], [np.nan, 1.0]])
+@pytest.mark.parametrize("norms", [[3.0, 2.0, 0.5, 2.0, 0.1], [0.5, 2.0], [3.0, 2.0, 4.0], [np.nan, 1.0], []])
 def test_steps_to_stationarity_equal_a_search(norms):
     found = convergence.steps_to_stationarity(jnp.array(norms), 1.0)
     places = np.flatnonzero(np.array(norms) <= 1.0)
