@@ -1,5 +1,7 @@
 """Inputs at which the plain formulae overflow, cancel or divide by zero."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +84,10 @@ def test_generating_function_of_a_sum_of_three(x64):
 
 @pytest.mark.statement("background.entropy", "background.kl_divergence")
 def test_zeros_in_numpy_arrays_of_double_precision():
-    certain, fair = np.array([1.0, 0.0]), np.array([0.5, 0.5])
+    certain: Any = np.array([1.0, 0.0])
+    fair: Any = np.array([0.5, 0.5])
+    third: Any = np.full(3, 1 / 3)
     assert float(background.entropy(certain)) == 0.0
     assert float(background.cross_entropy(certain, certain)) == 0.0
     assert float(background.kl_discrete(certain, fair)) == pytest.approx(np.log(2), rel=1e-6)
-    assert float(checked(background.entropy)(np.full(3, 1 / 3))) == pytest.approx(np.log(3), rel=1e-6)
+    assert float(checked(background.entropy)(third)) == pytest.approx(np.log(3), rel=1e-6)
