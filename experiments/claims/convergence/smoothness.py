@@ -416,7 +416,9 @@ CLAIMS = (
         part="equality",
         says="On (L/2)‖x‖² the step gains exactly ‖∇f‖²/(2L), all there is to gain.",
         setup=_sphere_points,
-        measure=lambda points: Curve(_sphere_certificates(points).decrease, _CURVATURES),
+        measure=lambda points: {
+            side: Curve(values, _CURVATURES) for side, values in _sphere_certificates(points)._asdict().items()
+        },
         predict=lambda points: _CURVATURES * np.sum(points**2, 1) / 2,
         judge=Equal(),
         control=Variant("‖∇f‖²/L", predict=lambda points: _CURVATURES * np.sum(points**2, 1)),
