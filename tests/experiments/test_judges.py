@@ -115,7 +115,7 @@ def test_verdict(rule, measured, predicted, verdict):
         assert (judgement.margin >= -1e-8) == (verdict is CONFIRMED), judgement
 
 
-@pytest.mark.parametrize("rule", {type(row[0]) for row in TABLE}, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", dict.fromkeys(type(row[0]) for row in TABLE), ids=lambda rule: rule.__name__)
 def test_every_judge_has_all_three_answers(rule):
     assert {row[3] for row in TABLE if type(row[0]) is rule} == {CONFIRMED, REFUTED, INCONCLUSIVE}
 
