@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from dltheory import convergence, optimization
-from experiments.claim import Axes, Budget, Claim, Variant, generator
+from experiments.claim import Assumption, Axes, Budget, Claim, Variant, generator
 from experiments.curves import Curve, estimate
 from experiments.judges import Equal, Mean, MeanAtMost, Slope
 
@@ -252,6 +252,22 @@ def _gap_curves(draw, problems, step_fn, times, *, last=False):
     return curves
 
 
+def _bounded_gradients(problems):
+    """The premise that E||g||^2 <= G^2, measured at places in the box and in its corners with 2000 draws each."""
+
+    def holds(draw):
+        rng = generator(draw.key)
+        for problem in problems().values():
+            d = len(problem.start)
+            places = problem.half_width * np.vstack([rng.uniform(-1, 1, (20, d)), _signs(rng, (10, d))])
+            squares = np.sum(problem.gradient(rng, np.repeat(places, 2000, axis=0)) ** 2, axis=1)
+            if np.max(squares.reshape(30, 2000).mean(1)) > 1.1 * problem.gradient_bound**2:
+                return False
+        return True
+
+    return (Assumption("E‖g‖² ≤ G²", holds),)
+
+
 _RUNS = Budget(quick=400, full=10_000)
 _TIMES = tuple(2**k for k in range(6, 13))
 _LONG_TIMES = (*_TIMES, 2**13)
@@ -386,17 +402,22 @@ def _least_squares_gaps(draw, scale=1.0):
     return {"average": estimate(averaged.T, _TIMES), "last iterate": estimate(last.T, _TIMES)}
 
 
+_CURVATURES = {"θ²/4": 0.5, "θ²": 2.0}
+
+
+def _smooth():
+    return {name: _quadratic(curvature) for name, curvature in _CURVATURES.items()}
+
+
 def _smooth_gaps(draw, factor=1.0):
-    problems = {"θ²/4": _quadratic(_CURVATURE), "θ²": _quadratic(2.0)}
-    curvatures = {"θ²/4": _CURVATURE, "θ²": 2.0}
-    return _gap_curves(draw, problems, lambda name: lambda t: factor / (curvatures[name] * t), _TIMES, last=True)
+    return _gap_curves(draw, _smooth(), lambda name: lambda t: factor / (_CURVATURES[name] * t), _TIMES, last=True)
 
 
 def _smooth_bounds(_):
     bound = convergence.sgd_smooth_bound
     return {
         name: [bound(float(_quadratic(mu).gradient_bound), mu, mu, float(t)) for t in _TIMES]
-        for name, mu in {"θ²/4": _CURVATURE, "θ²": 2.0}.items()
+        for name, mu in _CURVATURES.items()
     }
 
 
@@ -466,6 +487,7 @@ CLAIMS = (
         predict=_convex_bounds,
         judge=MeanAtMost(),
         control=Variant("a bound of order 1/T", predict=lambda _: _convex_bounds(_, power=1.0)),
+        assumptions=_bounded_gradients(_convex),
         budget=_RUNS,
         axes=Axes(_TIME, _GAP, log="xy"),
     ),
@@ -499,6 +521,7 @@ CLAIMS = (
         predict=_strongly_convex_bounds,
         judge=MeanAtMost(),
         control=Variant("steps ten times shorter", measure=lambda draw: _strongly_convex_gaps(draw, 0.1)),
+        assumptions=_bounded_gradients(_strongly_convex),
         budget=_RUNS,
         axes=Axes(_TIME, _GAP, log="xy"),
     ),
@@ -552,6 +575,7 @@ CLAIMS = (
         predict=_smooth_bounds,
         judge=MeanAtMost(),
         control=Variant("steps ten times shorter", measure=lambda draw: _smooth_gaps(draw, 0.1)),
+        assumptions=_bounded_gradients(_smooth),
         budget=_RUNS,
         axes=Axes(_TIME, _GAP, log="xy"),
     ),
