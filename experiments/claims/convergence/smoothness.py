@@ -184,7 +184,7 @@ def _descend(objective_fn, learning_rate, start, num_steps):
 
 
 _STARTS = {"ridge logistic": 3.0 * np.ones(6), "log-sum-exp": np.arange(6.0), SINE: 1.3 * np.arange(1.0, 7.0)}
-_STEPS = 16
+_STEPS = 11
 
 
 def _runs(step_factor=1.0):
