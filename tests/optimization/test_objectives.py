@@ -89,7 +89,7 @@ def test_sine_quadratic_constants(x64):
 def test_log_sum_exp_value_and_smoothness(x64):
     offsets = RNG.normal(size=8)
     problem = optimization.log_sum_exp(jnp.asarray(FEATURES), jnp.asarray(offsets))
-    np.testing.assert_allclose(problem.value(jnp.asarray(X)), special.logsumexp(FEATURES @ X + offsets))
+    np.testing.assert_allclose(problem.value(jnp.asarray(X)), np.asarray(special.logsumexp(FEATURES @ X + offsets)))
     assert jnp.isfinite(problem.value(jnp.full(3, 1e6)))
     pair = optimization.log_sum_exp(jnp.eye(2))
     np.testing.assert_allclose(np.linalg.eigvalsh(jax.hessian(pair.value)(jnp.zeros(2)))[-1], pair.smoothness)
