@@ -201,7 +201,7 @@ def _blind_sums(problem):
     return _both_kinds(lambda runs: _sums_of_squares(runs._replace(mistake=np.ones_like(runs.mistake))))(problem)
 
 
-_DIMENSIONS = (2, 3, 5, 8, 13, 21)
+_DIMENSIONS = (5, 8, 13)
 
 
 def _orthonormal_runs(scale=1.0):
@@ -209,7 +209,7 @@ def _orthonormal_runs(scale=1.0):
 
     def norms(_):
         curves = {}
-        for d in _DIMENSIONS[2:5]:
+        for d in _DIMENSIONS:
             theta, mistake = np.zeros(d), []
             for x in scale * np.eye(d):
                 theta, _ = perceptron.perceptron_update(jnp.asarray(theta), jnp.asarray(x), jnp.array(1.0))
@@ -403,7 +403,7 @@ CLAIMS = (
         part="attained",
         says="On orthonormal inputs it is the number of mistakes exactly.",
         measure=_orthonormal_runs(),
-        predict=lambda _: {f"d={d}": np.arange(1, d + 1) for d in _DIMENSIONS[2:5]},
+        predict=lambda _: {f"d={d}": np.arange(1, d + 1) for d in _DIMENSIONS},
         judge=Equal(),
         control=Variant("orthogonal inputs of norm 1/2", measure=_orthonormal_runs(0.5)),
         axes=Axes(_MISTAKES, "squared norm"),

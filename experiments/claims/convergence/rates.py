@@ -167,14 +167,6 @@ _FEW = np.arange(1, 16)  # logistic regression is well conditioned
 _MODES = 20
 
 
-def _eigenvalues(condition):
-    return condition ** -jnp.linspace(1.0, 0.0, _MODES)
-
-
-def _diagonal(eigenvalues, x):
-    return 0.5 * jnp.sum(eigenvalues * x**2)
-
-
 def _values(optimizer, objective_fn, start, num_steps):
     """Objective values of the sequence that the theorem is about: for Nesterov's method it is in the state."""
     run = optimization.run_optimizer(optimizer, objective_fn, start, num_steps)
