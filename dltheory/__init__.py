@@ -1,7 +1,7 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``.
+``dltheory.optimization``, ``dltheory.convergence``; so is ``dltheory.networks``, which chapters build on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["background", "convergence", "debug", "optimization", "perceptron", "platform", "typing"]
+__all__ = ["background", "convergence", "debug", "networks", "optimization", "perceptron", "platform", "typing"]
 __version__ = "0.1.0"
 
 

@@ -1,0 +1,15 @@
+"""Networks as Flax modules with their parametrisation in view, and adapters for networks that come from elsewhere."""
+
+from dltheory.networks.feedforward import CNN, MLP, ResidualCNN, ResidualMLP
+from dltheory.networks.layers import Conv, Dense, Parametrization, Parametrized
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "Conv",
+    "Dense",
+    "Parametrization",
+    "Parametrized",
+    "ResidualCNN",
+    "ResidualMLP",
+]
