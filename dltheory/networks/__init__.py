@@ -1,5 +1,6 @@
 """Networks as Flax modules with their parametrisation in view, and adapters for networks that come from elsewhere."""
 
+from dltheory.networks.adapters import Network, from_callable, from_init_apply, from_nnx
 from dltheory.networks.feedforward import CNN, MLP, ResidualCNN, ResidualMLP
 from dltheory.networks.layers import Conv, Dense, Parametrization, Parametrized
 
@@ -8,8 +9,12 @@ __all__ = [
     "MLP",
     "Conv",
     "Dense",
+    "Network",
     "Parametrization",
     "Parametrized",
     "ResidualCNN",
     "ResidualMLP",
+    "from_callable",
+    "from_init_apply",
+    "from_nnx",
 ]
