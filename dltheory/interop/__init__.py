@@ -1,6 +1,6 @@
 """Meeting other libraries: the only package that touches what is internal to one.
 
-Nothing here is imported by the rest of the library. ``interop.neural_tangents.load()`` makes neural-tangents importable.
+The rest of the library imports nothing from here. ``interop.neural_tangents.load()`` makes neural-tangents importable.
 """
 
 from __future__ import annotations
