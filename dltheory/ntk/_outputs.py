@@ -11,6 +11,8 @@ kernel             meaning                                 blocks [b, rows, colu
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from dltheory._checks import require
@@ -19,10 +21,12 @@ from dltheory.typing import Array, ArrayLike
 __all__ = [
     "as_blocks",
     "as_columns",
+    "floating",
     "from_blocks",
     "from_columns",
     "kernel_pattern",
     "modes_from_columns",
+    "of_outputs",
     "output_pattern",
 ]
 
@@ -80,3 +84,15 @@ def modes_from_columns(columns: Array, ndim: int, outputs: tuple[int, ...]) -> A
     if ndim == 4:
         return columns[..., 0, :, 0]
     return from_columns(columns, ndim, outputs)
+
+
+def of_outputs(values: Array, ndim: int) -> Array:
+    """A number for each block [b]: for each output [k] where these have their own kernels, else []."""
+    return values if ndim == 3 else values[0]
+
+
+def floating(*arrays: ArrayLike) -> tuple[Any, ...]:
+    """The arrays in their common floating-point dtype."""
+    dtype = jnp.result_type(*arrays)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    return tuple(jnp.asarray(array, dtype) for array in arrays)
