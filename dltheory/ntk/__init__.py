@@ -1,5 +1,6 @@
 """The neural tangent kernel: what gradient descent does to a wide network, at finite width and in the limit."""
 
+from dltheory.ntk.analytic import analytic_ntk
 from dltheory.ntk.dynamics import NtkDynamics, kernel_drift, ntk_dynamics
 from dltheory.ntk.empirical import empirical_nngp, empirical_ntk, ntk_matvec
 from dltheory.ntk.ensembles import EnsembleMoments, ensemble_moments
@@ -35,6 +36,7 @@ __all__ = [
     "LossPrediction",
     "NtkDynamics",
     "Prediction",
+    "analytic_ntk",
     "dual_to_primal",
     "empirical_nngp",
     "empirical_ntk",

@@ -1,0 +1,410 @@
+"""Duals of smooth activations with a closed form: erf, GELU, sines, exponentials, Gaussians."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from dltheory.nngp._angles import angle, magnitude, safe_sqrt
+from dltheory.nngp.covariances import (
+    PairCovariance,
+    correlation,
+    correlation_gap,
+    half_squared_distance,
+    pair_covariance,
+    require_broadcast,
+)
+from dltheory.nngp.dual import Dual, smooth_dual
+from dltheory.typing import Array, ArrayLike
+
+__all__ = [
+    "erf_dual",
+    "erf_kernel",
+    "exponential_dual",
+    "gabor_dual",
+    "gaussian_dual",
+    "gelu_dual",
+    "normalized_exponential_dual",
+    "rbf_dual",
+    "sigmoid_like_dual",
+    "sine_dual",
+]
+
+
+def erf_kernel(k11: Array, k12: Array, k22: Array) -> Array:
+    r"""Mean product of the error functions of two jointly Gaussian variables.
+
+    .. math:: E[\operatorname{erf}(u) \operatorname{erf}(v)] =
+              \frac2\pi \arcsin \frac{2 k_{12}}{\sqrt{(1 + 2 k_{11})(1 + 2 k_{22})}}
+
+    Args:
+        k11, k12, k22: variance of u, covariance, variance of v; shapes that broadcast, of the same rank.
+
+    Returns:
+        Mean products, of the broadcast shape. Correlations beyond +-1 are clipped.
+
+    Raises:
+        ValueError: if the shapes do not broadcast.
+
+    Statement: nngp.arccos_recursion.  Source: Williams 1997, equation 11.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.erf_kernel(jnp.array(0.5), jnp.array(0.5), jnp.array(0.5))
+    Array(0.33333334, dtype=float32)
+    """
+    require_broadcast(k11=k11, k12=k12, k22=k22)
+    return erf_dual().kernel(pair_covariance(k11, k22, k12)).covariance
+
+
+def erf_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = 1.0, offset: ArrayLike = 0.0) -> Dual:
+    r"""Dual of an error function.
+
+    .. math::
+        \phi(x) &= a \operatorname{erf}(b x) + c, \qquad
+        D = (1 + 2 b^2 K_{11})(1 + 2 b^2 K_{22}) - 4 b^4 K_{12}^2 \\
+        T &= \frac{2 a^2}{\pi} \arctan \frac{2 b^2 K_{12}}{\sqrt D} + c^2, \qquad
+        \dot T = \frac{4 a^2 b^2}{\pi \sqrt D}
+
+    Args:
+        amplitude: a, shape [].
+        rate: b, shape [].
+        offset: c, shape [].
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Williams 1997, equation 11.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.erf_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))) * jnp.pi
+    Array(4., dtype=float32)
+    """
+    square = jnp.square(rate)
+
+    def determinant(pairs: PairCovariance) -> Array:
+        q1, q2 = square * pairs.variance1, square * pairs.variance2
+        return 1 + 2 * (q1 + q2) + 4 * (q1 * q2) * pairs.residual
+
+    def arcsine(ratio: Array, root: Array, size: Array) -> Array:
+        return jnp.where(ratio >= 0, 1, -1) * angle(magnitude(ratio) / size, root / size)
+
+    def variance(q: Array) -> Array:
+        q = square * q
+        return 2 / jnp.pi * jnp.square(amplitude) * angle(2 * q / (1 + 2 * q), jnp.sqrt(1 + 4 * q) / (1 + 2 * q)) + (
+            jnp.square(offset)
+        )
+
+    def product(pairs: PairCovariance) -> Array:
+        size = jnp.sqrt(1 + 2 * square * pairs.variance1) * jnp.sqrt(1 + 2 * square * pairs.variance2)
+        root = jnp.sqrt(determinant(pairs))
+        arcsin = arcsine(2 * square * pairs.covariance, root, size)
+        return 2 / jnp.pi * jnp.square(amplitude) * arcsin + jnp.square(offset)
+
+    def derivative(pairs: PairCovariance) -> Array:
+        return 4 / jnp.pi * jnp.square(amplitude) * square / jnp.sqrt(determinant(pairs))
+
+    return smooth_dual(variance, product, derivative, parity=-1 if _is_zero(offset) else 0)
+
+
+def sigmoid_like_dual() -> Dual:
+    r"""Dual of the error function nearest to the logistic sigmoid.
+
+    .. math:: \phi(x) = \tfrac12 \operatorname{erf}\left( \frac{x}{2.4020563531719796} \right) + \tfrac12
+
+    It differs from the sigmoid by at most 0.017.
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Williams 1997, equation 11.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> pairs = nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))
+    >>> nngp.sigmoid_like_dual().kernel(pairs).covariance
+    Array(0.25, dtype=float32)
+    """
+    return erf_dual(0.5, 1 / 2.4020563531719796, 0.5)
+
+
+def gelu_dual() -> Dual:
+    r"""Dual of the exact Gaussian error linear unit.
+
+    .. math::
+        \phi(x) &= x \, \Phi(x), \qquad h = (1 + K_{11})(1 + K_{22}), \quad \delta^2 = h - K_{12}^2 \\
+        T &= \frac{K_{12}}{4} + \frac{1}{2 \pi} \left[ \frac{K_{12}^2 + K_{11} K_{22} \delta^2}{h \, \delta}
+             + K_{12} \arctan \frac{K_{12}}{\delta} \right] \\
+        \dot T &= \frac14 + \frac{1}{2 \pi} \arctan \frac{K_{12}}{\delta} + \frac{K_{12}}{2 \pi \delta}
+             \left[ \frac{1}{\delta^2} + \frac{1 - K_{11} K_{22}}{h} + 1 \right]
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Tsuchida, Pearce, van der Heide, Roosta and Gallagher 2021, Section 3.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.gelu_dual().derivative(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0)))
+    Array(0.25, dtype=float32)
+    """
+
+    def parts(pairs: PairCovariance) -> tuple[Array, Array, Array]:
+        q1, q2, c = pairs.variance1, pairs.variance2, pairs.covariance
+        root_h = jnp.sqrt(1 + q1) * jnp.sqrt(1 + q2)
+        delta = jnp.sqrt(1 + q1 + q2 + q1 * q2 * pairs.residual)
+        return root_h, delta, jnp.where(c >= 0, 1, -1) * angle(magnitude(c) / root_h, delta / root_h)
+
+    def variance(q: Array) -> Array:
+        root = jnp.sqrt(1 + 2 * q)
+        return q * (0.25 + (q / ((1 + q) * root) + angle(q / (1 + q), root / (1 + q)) / 2) / jnp.pi)
+
+    def product(pairs: PairCovariance) -> Array:
+        root_h, delta, arctan = parts(pairs)
+        q1, q2, c = pairs.variance1, pairs.variance2, pairs.covariance
+        rational = (c / root_h) ** 2 / delta + (q1 / (1 + q1)) * (q2 / (1 + q2)) * delta
+        return c / 4 + (rational + c * arctan) / (2 * jnp.pi)
+
+    def derivative(pairs: PairCovariance) -> Array:
+        root_h, delta, arctan = parts(pairs)
+        bracket = 1 / delta**2 + (2 + pairs.variance1 + pairs.variance2) / root_h**2
+        return 0.25 + (arctan + pairs.covariance / delta * bracket) / (2 * jnp.pi)
+
+    return smooth_dual(variance, product, derivative)
+
+
+def sine_dual(amplitude: ArrayLike = 1.0, frequency: ArrayLike = 1.0, phase: ArrayLike = 0.0) -> Dual:
+    r"""Dual of a sine wave; the phase pi/2 makes it a cosine.
+
+    .. math::
+        \phi(x) &= a \sin(b x + c) \\
+        T &= \frac{a^2}{2} \left[ e^{-b^2 (K_{11} + K_{22} - 2 K_{12}) / 2}
+             - e^{-b^2 (K_{11} + K_{22} + 2 K_{12}) / 2} \cos 2c \right] \\
+        \dot T &= \frac{a^2 b^2}{2} \left[ e^{-b^2 (K_{11} + K_{22} - 2 K_{12}) / 2}
+             + e^{-b^2 (K_{11} + K_{22} + 2 K_{12}) / 2} \cos 2c \right]
+
+    Args:
+        amplitude: a, shape [].
+        frequency: b, shape [].
+        phase: c, shape [].
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Louart, Liao and Couillet 2018, Table 1.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0))
+    >>> nngp.sine_dual(phase=jnp.pi / 2).derivative(pairs)
+    Array(0., dtype=float32)
+    """
+    square = jnp.square(frequency)
+    even = 2 * jnp.square(jnp.sin(phase))  # 1 - cos(2c): 0 for a sine, 2 for a cosine
+
+    def exponents(pairs: PairCovariance) -> tuple[Array, Array]:
+        opposite = pairs._replace(covariance=-pairs.covariance)
+        return -square * half_squared_distance(pairs), -square * half_squared_distance(opposite)
+
+    def variance(q: Array) -> Array:
+        decay = -2 * square * q
+        return jnp.square(amplitude) / 2 * (even * jnp.exp(decay) - jnp.expm1(decay))
+
+    def product(pairs: PairCovariance) -> Array:
+        minus, plus = exponents(pairs)
+        odd = jnp.exp(jnp.maximum(minus, plus)) * -jnp.expm1(-2 * square * magnitude(pairs.covariance))
+        odd = jnp.where(pairs.covariance >= 0, odd, -odd)  # e^minus - e^plus
+        return jnp.square(amplitude) / 2 * (odd + even * jnp.exp(plus))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        minus, plus = exponents(pairs)
+        return jnp.square(amplitude) / 2 * square * (jnp.exp(minus) + (1 - even) * jnp.exp(plus))
+
+    return smooth_dual(variance, product, derivative, parity=-1 if _is_zero(phase) else 0)
+
+
+def rbf_dual(gamma: ArrayLike = 1.0) -> Dual:
+    r"""Dual of the wave whose random features have the Gaussian (radial basis function) kernel.
+
+    .. math:: \phi(x) = \sqrt2 \sin\left( \sqrt{2 \gamma} \, x + \frac\pi4 \right), \qquad
+              T = e^{-\gamma (K_{11} + K_{22} - 2 K_{12})}, \qquad \dot T = 2 \gamma T
+
+    Args:
+        gamma: inverse squared length, shape [].
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Rahimi and Recht 2007, Section 3.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.rbf_dual(0.5).derivative(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0)))
+    Array(1., dtype=float32)
+    """
+
+    def exponent(pairs: PairCovariance) -> Array:
+        return -2 * gamma * half_squared_distance(pairs)
+
+    def kernel(pairs: PairCovariance) -> PairCovariance:
+        first, second = (jnp.ones_like(q) for q in (pairs.variance1, pairs.variance2))
+        return PairCovariance(first, second, jnp.exp(exponent(pairs)), -jnp.expm1(2 * exponent(pairs)))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        return 2 * gamma * jnp.exp(exponent(pairs))
+
+    return Dual(kernel, derivative)
+
+
+def exponential_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = 1.0) -> Dual:
+    r"""Dual of an exponential function.
+
+    .. math:: \phi(x) = a e^{b x}, \qquad T = a^2 e^{b^2 (K_{11} + K_{22} + 2 K_{12}) / 2}, \qquad \dot T = b^2 T
+
+    Args:
+        amplitude: a, shape [].
+        rate: b, shape [].
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Daniely, Frostig and Singer 2016, Table 1.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.exponential_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0)))
+    Array(1., dtype=float32)
+    """
+    square = jnp.square(rate)
+
+    def kernel(pairs: PairCovariance) -> PairCovariance:
+        q1, q2 = pairs.variance1, pairs.variance2
+        value = jnp.square(amplitude) * jnp.exp(square * ((q1 + q2) / 2 + pairs.covariance))
+        first, second = (jnp.square(amplitude) * jnp.exp(2 * square * q) for q in (q1, q2))
+        return PairCovariance(first, second, value, -jnp.expm1(-2 * square * half_squared_distance(pairs)))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        return square * kernel(pairs).covariance
+
+    return Dual(kernel, derivative)
+
+
+def normalized_exponential_dual(gamma: ArrayLike = 1.0, shift: ArrayLike = -1.0) -> Dual:
+    r"""The exponential kernel of the cosine, homogeneous of degree 1: a kernel without an activation of its own.
+
+    .. math:: T = \sqrt{K_{11} K_{22}} \, e^{\gamma (\rho + s)}, \qquad \dot T = \gamma e^{\gamma (\rho + s)}
+
+    Args:
+        gamma: sharpness, non-negative, shape [].
+        shift: s, shape []; -1 keeps variances.
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Shankar et al. 2020, Section 3.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(4.0), jnp.array(2.0))
+    >>> nngp.normalized_exponential_dual().kernel(pairs).covariance
+    Array(2., dtype=float32)
+    """
+
+    def kernel(pairs: PairCovariance) -> PairCovariance:
+        peak = jnp.exp(gamma * (1 + jnp.asarray(shift)))
+        scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
+        gap = correlation_gap(pairs)
+        value = scale * peak * jnp.exp(-gamma * gap)
+        return PairCovariance(peak * pairs.variance1, peak * pairs.variance2, value, -jnp.expm1(-2 * gamma * gap))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        return gamma * jnp.exp(gamma * (correlation(pairs) + shift))
+
+    return Dual(kernel, derivative)
+
+
+def gaussian_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = -1.0) -> Dual:
+    r"""Dual of a Gaussian bump.
+
+    .. math::
+        \phi(x) &= a e^{b x^2}, \qquad G = (1 - 2 b K_{11})(1 - 2 b K_{22}) - 4 b^2 K_{12}^2 \\
+        T &= \frac{a^2}{\sqrt G}, \qquad \dot T = \frac{4 a^2 b^2 K_{12}}{G^{3/2}}
+
+    Args:
+        amplitude: a, shape [].
+        rate: b, negative, shape [].
+
+    Returns:
+        The dual; NaN or infinite where b is positive and the mean does not exist.
+
+    Statement: nngp.arccos_recursion.  Source: Williams 1997, Section 3.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> nngp.gaussian_dual(rate=-2.0).kernel(pairs).variance1
+    Array(0.33333334, dtype=float32)
+    """
+    rate = jnp.asarray(rate)
+
+    def determinant(pairs: PairCovariance) -> Array:
+        q1, q2 = pairs.variance1, pairs.variance2
+        return 1 - 2 * rate * (q1 + q2) + 4 * (rate * q1) * (rate * q2) * pairs.residual
+
+    def variance(q: Array) -> Array:
+        return jnp.square(amplitude) / jnp.sqrt(1 - 4 * rate * q)
+
+    def product(pairs: PairCovariance) -> Array:
+        return jnp.square(amplitude) / jnp.sqrt(determinant(pairs))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        return 4 * jnp.square(amplitude * rate) * pairs.covariance / determinant(pairs) ** 1.5
+
+    return smooth_dual(variance, product, derivative, parity=1)
+
+
+def gabor_dual() -> Dual:
+    r"""Dual of a wave packet.
+
+    .. math::
+        \phi(x) &= e^{-x^2} \sin x, \qquad s = K_{11} + K_{22}, \quad D = 4 (K_{11} K_{22} - K_{12}^2), \quad
+        d = 1 + 2 s + D \\
+        T &= \frac{e^{-(s + D + 2 K_{12}) / 2d}}{2 \sqrt d} \left( e^{2 K_{12} / d} - 1 \right)
+
+    Returns:
+        The dual.
+
+    Statement: nngp.arccos_recursion.  Source: Simon, Anand and DeWeese 2022, Appendix.
+
+    >>> import jax.numpy as jnp
+    >>> from dltheory import nngp
+    >>> nngp.gabor_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0)))
+    Array(1., dtype=float32)
+    """
+
+    def parts(pairs: PairCovariance) -> tuple[Array, Array, Array, Array]:
+        total = pairs.variance1 + pairs.variance2
+        determinant = 4 * (pairs.variance1 * pairs.variance2) * pairs.residual
+        d = 1 + 2 * total + determinant
+        return total, determinant, d, jnp.exp(-(total + determinant + 2 * pairs.covariance) / (2 * d))
+
+    def variance(q: Array) -> Array:
+        d = 1 + 4 * q
+        return -jnp.expm1(-2 * q / d) / (2 * jnp.sqrt(d))
+
+    def product(pairs: PairCovariance) -> Array:
+        _, _, d, envelope = parts(pairs)
+        return envelope * jnp.expm1(2 * pairs.covariance / d) / (2 * jnp.sqrt(d))
+
+    def derivative(pairs: PairCovariance) -> Array:
+        total, determinant, d, envelope = parts(pairs)
+        even = 1 + 2 * total + 4 * (pairs.covariance**2 + pairs.variance1 * pairs.variance2)
+        odd = 4 * pairs.covariance * (determinant + 3 * total + 2)
+        growth = jnp.exp(2 * pairs.covariance / d)
+        return envelope / 2 * ((even - odd) + growth * (even + odd)) / d**2.5
+
+    return smooth_dual(variance, product, derivative, parity=-1)
+
+
+def _is_zero(setting: ArrayLike) -> bool:
+    return isinstance(setting, int | float) and setting == 0
