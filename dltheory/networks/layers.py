@@ -14,7 +14,7 @@ name          parameters                              hidden layers        outpu
 
 - ``ntk`` (Jacot et al. 2018): the tangent kernel has a limit; features move by O(1 / sqrt(width)).
 - ``standard`` is what deep-learning libraries do: the same function at initialisation, a tangent kernel that grows like
-  the width.
+  the width. The rate that this forces all but freezes the first layer, whose sums are not wide.
 - ``mup``, the maximal-update parametrisation of Yang and Hu 2021: features move by an amount independent of the width.
   Their table 1 has weights n^-a w with w ~ N(0, n^-2b) and the rate eta n^-c, where a = (-1/2, 0, ..., 0, 1/2),
   b = (1/2, ..., 1/2), c = 0; their symmetry (a, b, c) -> (a + 1/2, b - 1/2, c - 1) makes of it the unit-variance form
@@ -35,9 +35,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
+from jax.typing import DTypeLike
 
 from dltheory._checks import require
-from dltheory.typing import Array, Scalar
+from dltheory.typing import Array, PRNGKey, Scalar
 
 __all__ = ["Conv", "Dense", "Parametrization", "Parametrized"]
 
@@ -180,10 +181,10 @@ def _affine(
         scales, (std_w, std_b) = (std_w / shrink, std_b / shrink), (1.0, 1.0)
     inert = scales is not None and isinstance(layer.sigma_b, int | float) and layer.sigma_b == 0
 
-    kernel = layer.param("kernel", nn.initializers.normal(std_w), kernel_shape, dtype)
+    kernel = layer.param("kernel", _normal(std_w), kernel_shape, dtype)
     bias = None
     if layer.use_bias and not inert:
-        bias = layer.param("bias", nn.initializers.normal(std_b), (features,), dtype)
+        bias = layer.param("bias", _normal(std_b), (features,), dtype)
     x, kernel, bias = promote_dtype(x, kernel, bias)
     z = product(x, kernel)
     if scales is not None:
@@ -193,3 +194,14 @@ def _affine(
             bias *= jnp.asarray(scales[1], z.dtype)
         z += jnp.expand_dims(bias, range(z.ndim - 1))
     return z
+
+
+def _normal(stddev: Scalar) -> Callable[..., Array]:
+    """An initialiser of independent normal entries, equal to `flax.linen.initializers.normal`."""
+
+    def init(key: PRNGKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        # Drawn along one axis the same numbers compile up to eight times faster than along four.
+        flat = jax.random.normal(key, (math.prod(shape),), dtype)
+        return jnp.asarray(stddev, dtype) * flat.reshape(shape)
+
+    return init

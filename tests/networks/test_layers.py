@@ -48,6 +48,13 @@ def test_conv_over_a_line_is_a_sum_over_windows(x64):
     np.testing.assert_allclose(outputs(layer, variables, x), expected, rtol=1e-12, atol=1e-13)
 
 
+def test_parameters_are_those_of_flax_initialisers(x64):
+    kernel, bias = nn.initializers.normal(1.5 / np.sqrt(27)), nn.initializers.normal(0.5)
+    theirs = nn.Conv(4, (3, 3), kernel_init=kernel, bias_init=bias, param_dtype="float64")
+    ours = networks.Conv(4, (3, 3), parametrization="standard", sigma_w=1.5, sigma_b=0.5)
+    chex.assert_trees_all_close(init(ours, IMAGES), init(theirs, IMAGES), rtol=1e-14)
+
+
 def test_formula_of_each_parametrisation(x64):
     kernel, bias = np.random.default_rng(2).normal(size=(7, 4)), np.random.default_rng(3).normal(size=4)
     variables = {"params": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
