@@ -56,8 +56,8 @@ def decompose(matrix: Array, ridge: Scalar, rcond: Scalar | None) -> Spectrum:
     symmetric = jnp.max(jnp.abs(fixed - fixed.T)) <= rounding
     valid = symmetric & (values[-1] >= -precision.eps**0.5 * values[0]) & (ridge >= 0)
     require(valid, "the kernel on the training set must be symmetric positive semi-definite, and `ridge` non-negative")
-    rcond = n * precision.eps if rcond is None else rcond
-    cutoff = jax.lax.stop_gradient(rcond * (jnp.maximum(values[0], 0) + ridge))
+    relative = jnp.asarray(n * precision.eps if rcond is None else rcond, matrix.dtype)
+    cutoff = jax.lax.stop_gradient(relative * (jnp.maximum(values[0], 0) + ridge))
     kept = values + ridge > cutoff
     values = jnp.where(kept, jnp.maximum(values, 0), 0)
     return Spectrum(
@@ -73,7 +73,7 @@ class Flow(NamedTuple):
     """Gradient flow up to a time, infinity included; exp(-rate time) of a mode is left."""
 
     time: Array
-    ridge: Array
+    ridge: Scalar
     cutoff: Array
 
     @property
@@ -96,9 +96,9 @@ class Flow(NamedTuple):
 class Descent(NamedTuple):
     """Gradient descent for a number of steps; (1 - learning rate * rate)^steps of a mode is left."""
 
-    learning_rate: Array
+    learning_rate: Scalar
     num_steps: Array
-    ridge: Array
+    ridge: Scalar
     cutoff: Array
 
     @property

@@ -38,7 +38,7 @@ def trainable(apply_fn: ApplyFn, params: PyTree, name: str = "params") -> Traina
 
         trained = params["params"]
     else:
-        trained, rebuild = params, lambda tree: tree
+        trained, rebuild = params, lambda trained: trained
     for path, leaf in jax.tree.leaves_with_path(trained):
         dtype = jnp.result_type(leaf)
         real = jnp.issubdtype(dtype, jnp.floating)

@@ -112,7 +112,8 @@ def ensemble_moments(
     require(time >= 0, "`time` must be non-negative")
     time = jnp.where(time >= 0, time, jnp.nan)
 
-    def one_block(theta, theta_cross, prior, prior_cross, prior_test, targets):
+    def one_block(kernels, targets):
+        theta, theta_cross, prior, prior_cross, prior_test = kernels
         spectrum = decompose(theta, ridge, rcond)
 
         def at(t):
@@ -124,8 +125,7 @@ def ensemble_moments(
 
         return *jax.vmap(at)(time.ravel()), spectrum.rank
 
-    columns = as_columns(y, axes)
-    mean, cov, rank = jax.vmap(one_block, out_axes=(1, 1, 0))(*map(as_blocks, blocks), columns)
+    mean, cov, rank = jax.vmap(one_block, out_axes=(1, 1, 0))([*map(as_blocks, blocks)], as_columns(y, axes))
     mean, cov = from_columns(mean, axes, y.shape[1:]), from_blocks(cov, axes, y.size // y.shape[0])
     return EnsembleMoments(
         mean=mean.reshape(*time.shape, *mean.shape[1:]),

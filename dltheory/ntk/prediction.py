@@ -307,9 +307,9 @@ def predict_loss(
         \qquad \dot\alpha_0 = -\frac{\nabla L(f_0(X))}{1 + \beta}
 
     after which the outputs at time eta t are those after t steps up to an error of order eta^2; that of the plain flow
-    is of order eta. Solved by diffrax with an explicit Runge-Kutta method of order five (Tsitouras); the number of steps
-    grows with the largest eigenvalue times the curvature of the loss times the last time, and with momentum also with
-    the number of steps of gradient descent.
+    is of order eta. Solved by diffrax with an explicit Runge-Kutta method of order five (Tsitouras); its steps grow in
+    number with the largest eigenvalue times the curvature of the loss times the last time, and with momentum also with
+    the steps of gradient descent.
 
     Args:
         loss_fn: L, outputs at the training inputs [n, k] -> shape [], with the targets closed over; a sum over the
@@ -377,27 +377,14 @@ def predict_loss(
         moved = outputs_train + _apply(kernel_train, dual / unit)
         return -unit * jax.grad(loss_fn)(moved)
 
-    if momentum is None:
-        start = jnp.zeros_like(outputs_train)
-
-        def velocity(t, y, args):
-            del t, args
-            return force(y)
-
+    still = jnp.zeros_like(outputs_train)
+    if momentum is None or learning_rate is None:
+        start, velocity = (still,), lambda state: (force(state[0]),)
     else:
-        shapes(momentum=(momentum, ""), learning_rate=(learning_rate, ""))
-        require((momentum >= 0) & (momentum < 1), "`momentum` must lie in [0, 1)")
-        require(learning_rate > 0, "`learning_rate` must be positive")
-        momentum, learning_rate = (jnp.asarray(setting, times.dtype) for setting in (momentum, learning_rate))
-        start = (jnp.zeros_like(outputs_train), force(jnp.zeros_like(outputs_train)) / (1 + momentum))
-
-        def velocity(t, y, args):
-            del t, args
-            dual, speed = y
-            return speed, (force(dual) - (1 - momentum) * speed) * 2 / ((1 + momentum) * learning_rate)
+        start, velocity = _with_momentum(force, still, momentum, learning_rate)
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
+        diffrax.ODETerm(lambda t, state, args: velocity(state)),  # noqa: ARG005
         diffrax.Tsit5(),
         t0=jnp.zeros((), times.dtype),
         t1=safe_times[-1],
@@ -408,13 +395,27 @@ def predict_loss(
         max_steps=max_steps,
         throw=False,
     )
-    path = solution.ys if momentum is None else solution.ys[0]
+    (path, *_) = solution.ys  # pyright: ignore[reportGeneralTypeIssues]
     dual = jnp.where(ordered, path, jnp.nan) / unit
     return LossPrediction(
         train=outputs_train[None] + jax.vmap(lambda a: _apply(kernel_train, a))(dual),
         test=outputs_test[None] + jax.vmap(lambda a: _apply(kernel_test_train, a))(dual),
         converged=ordered & (solution.result == diffrax.RESULTS.successful),
     )
+
+
+def _with_momentum(force, still: Array, momentum: Scalar, learning_rate: Scalar):
+    """Start and velocity of position and speed, such that the flow follows the heavy ball to second order."""
+    shapes(momentum=(momentum, ""), learning_rate=(learning_rate, ""))
+    require((momentum >= 0) & (momentum < 1), "`momentum` must lie in [0, 1)")
+    require(learning_rate > 0, "`learning_rate` must be positive")
+    momentum, learning_rate = (jnp.asarray(setting, still.dtype) for setting in (momentum, learning_rate))
+
+    def velocity(state):
+        position, speed = state
+        return speed, (force(position) - (1 - momentum) * speed) * 2 / ((1 + momentum) * learning_rate)
+
+    return (still, force(still) / (1 + momentum)), velocity
 
 
 def _apply(kernel: Array, dual: Array) -> Array:
