@@ -12,7 +12,8 @@ from dltheory._checks import require, shapes
 from dltheory._numerics import safe_norm
 from dltheory._trees import tree_norm
 from dltheory.ntk._variables import require_outputs, same_trainable, trainable
-from dltheory.ntk.linearization import jacobian, parameter_velocity
+from dltheory.ntk.empirical import empirical_ntk
+from dltheory.ntk.linearization import parameter_velocity
 from dltheory.ntk.prediction import kernel_modes, predict_steps
 from dltheory.typing import ApplyFn, Array, PyTree, Scalar
 
@@ -79,7 +80,8 @@ def kernel_drift(apply_fn: ApplyFn, params0: PyTree, params1: PyTree, x: PyTree)
     Array(1.25, dtype=float32)
     """
     same_trainable(apply_fn, params0, "params1", params1, "params0")
-    return _relative_change(_kernel(apply_fn, params0, x, x), _kernel(apply_fn, params1, x, x))
+    require_outputs(trainable(apply_fn, params0), x)
+    return _relative_change(empirical_ntk(apply_fn, params0, x), empirical_ntk(apply_fn, params1, x))
 
 
 def ntk_dynamics(
@@ -138,14 +140,14 @@ def ntk_dynamics(
     require(record_every >= 1, "`record_every` must be at least 1")
     whole = num_steps >= 0 and num_steps % record_every == 0
     require(whole, f"`num_steps` must be a non-negative multiple of `record_every`, {record_every}, got {num_steps}")
-    kernel0, cross0 = _kernel(apply_fn, params0, x, x), _kernel(apply_fn, params0, x_test, x)
+    kernel0, cross0 = empirical_ntk(net.fn, net.params, x), empirical_ntk(net.fn, net.params, x_test, x)
 
     def step(params, _):
         velocity = parameter_velocity(net.fn, params, x, y)
         return jax.tree.map(lambda p, v: jnp.asarray(p + learning_rate * v, p.dtype), params, velocity), None
 
     def record(params):
-        kernel = _kernel(net.fn, params, x, x)
+        kernel = empirical_ntk(net.fn, params, x)
         moved = tree_norm(optax.tree.sub(params, net.params))
         return net.fn(params, x), net.fn(params, x_test), _relative_change(kernel0, kernel), moved
 
@@ -175,10 +177,6 @@ def ntk_dynamics(
         linear_mode_residuals=linear.mode_residuals,
         params=net.rebuild(params),
     )
-
-
-def _kernel(apply_fn: ApplyFn, params: PyTree, x1: PyTree, x2: PyTree) -> Array:
-    return jnp.einsum("nkp,mlp->nmkl", jacobian(apply_fn, params, x1), jacobian(apply_fn, params, x2))
 
 
 def _relative_change(before: Array, after: Array) -> Array:

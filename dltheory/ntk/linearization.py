@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from dltheory._checks import require, shapes
 from dltheory.ntk._outputs import as_blocks, as_columns, from_columns, kernel_pattern, output_pattern
 from dltheory.ntk._variables import example, require_outputs, same_trainable, trainable
+from dltheory.ntk.empirical import empirical_ntk
 from dltheory.typing import ApplyFn, Array, PyTree
 
 __all__ = [
@@ -121,9 +122,9 @@ def gram(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> Array:
     Array([[1., 3.],
            [3., 9.]], dtype=float32)
     """
-    features = jacobian(apply_fn, params, x)
-    flat = features.reshape(-1, features.shape[-1])
-    return flat @ flat.T
+    require_outputs(trainable(apply_fn, params), x)
+    (matrix,) = as_blocks(empirical_ntk(apply_fn, params, x))
+    return matrix
 
 
 def linearize(apply_fn: ApplyFn, params0: PyTree) -> ApplyFn:
