@@ -73,6 +73,18 @@ def test_variance_of_a_residual_convolutional_network_adds_up():
     assert np.all(np.abs(mean - affine(q / 2)) < 5 * error)
 
 
+def draw(network: networks.MLP, seed: int):
+    """Variables distributed as those of `init`, without its compilation for every width."""
+    rng = np.random.default_rng(seed)
+
+    def normal(leaf):
+        standard = network.parametrization == "standard"
+        std_w, std_b = (network.sigma_w / leaf.shape[0] ** 0.5, network.sigma_b) if standard else (1, 1)
+        return np.float32((std_w if leaf.ndim == 2 else std_b) * rng.normal(size=leaf.shape))
+
+    return jax.tree.map(normal, jax.eval_shape(network.init, jax.random.key(0), X))
+
+
 def slope(values) -> float:
     """Exponent of the width, by least squares in logarithms."""
     return float(np.polyfit(np.log(WIDTHS), np.log(values), 1)[0])
@@ -84,11 +96,12 @@ def test_size_of_the_tangent_kernel(parametrization, expected):
         network = networks.MLP((width, width, 1), parametrization=parametrization, sigma_w=2**0.5, sigma_b=SIGMA_B)
         apply: Any = network.apply
 
-        def one(key):
-            gradient = jax.grad(lambda variables: apply(variables, X[:1])[0, 0])(network.init(key, X))
+        @jax.jit
+        def squared_gradient(variables):
+            gradient = jax.grad(lambda variables: apply(variables, X[:1])[0, 0])(variables)
             return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
 
-        return np.mean(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(1), 8)))
+        return np.mean([squared_gradient(draw(network, seed)) for seed in range(8)])
 
     assert slope([kernel(width) for width in WIDTHS]) == pytest.approx(expected, abs=0.1)
 
@@ -123,23 +136,24 @@ OPTIMIZERS = {
     ],
 )
 def test_how_far_features_and_outputs_move(parametrization, optimizer, expected):
-    x, y = X, jnp.array([[1.0], [-1.0]])
+    x, residual = X, jnp.array([[1.0], [-1.0]])
 
     def moves(width):
         network = networks.MLP((width,) * 3 + (1,), nn.tanh, parametrization=parametrization, sigma_w=1.5, sigma_b=0.1)
         apply: Any = network.apply
         transformation = OPTIMIZERS[parametrization, optimizer](width)
 
-        def loss(variables):
-            return jnp.mean((apply(variables, x) - y) ** 2)
-
         def forward(variables):
             output, captured = apply(variables, x, capture_intermediates=True)
             layers = captured["intermediates"]
             return output, [layers[f"Dense_{i}"]["__call__"][0] for i in range(3)]
 
-        def one(key):
-            variables = network.init(key, x)
+        @jax.jit
+        def squared_moves(variables):
+            y = apply(variables, x) + residual  # every run starts equally far from its targets
+
+            def loss(variables):
+                return jnp.mean((apply(variables, x) - y) ** 2)
 
             def step(carry, _):
                 variables, state = carry
@@ -151,7 +165,8 @@ def test_how_far_features_and_outputs_move(parametrization, optimizer, expected)
             features = jnp.stack([jnp.mean((b - a) ** 2) for a, b in zip(before, after, strict=True)])
             return features, jnp.mean((trained - output) ** 2)
 
-        features, output = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(2), 6))
+        runs = [squared_moves(draw(network, seed)) for seed in range(6)]
+        features, output = zip(*runs, strict=True)
         return np.sqrt(np.mean(features, axis=0)), np.sqrt(np.mean(output))
 
     features, output = zip(*map(moves, WIDTHS), strict=True)
