@@ -1,7 +1,8 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``; so is ``dltheory.networks``, which chapters build on.
+``dltheory.optimization``, ``dltheory.convergence``; so are ``dltheory.networks`` and
+``dltheory.training``, which chapters build on.
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["background", "convergence", "debug", "networks", "optimization", "perceptron", "platform", "typing"]
+__all__ = [
+    "background",
+    "convergence",
+    "debug",
+    "networks",
+    "optimization",
+    "perceptron",
+    "platform",
+    "training",
+    "typing",
+]
 __version__ = "0.1.0"
 
 

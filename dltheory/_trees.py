@@ -1,6 +1,8 @@
-"""Vector-space operations on pytrees that `optax.tree` does not have."""
+"""Operations on pytrees of parameters that `optax.tree` does not have."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,41 @@ import optax
 from dltheory._numerics import safe_norm
 from dltheory.typing import Array, PRNGKey, PyTree
 
-__all__ = ["tree_norm", "tree_normal_like", "tree_unit"]
+__all__ = ["strongly_typed", "trained_part", "tree_norm", "tree_normal_like", "tree_unit"]
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """Leaves as arrays that keep their dtype in a loop, where weakly typed ones would be promoted.
+
+    >>> strongly_typed(jnp.asarray(1.0)).weak_type
+    False
+    """
+
+    def typed(leaf):
+        array = jnp.asarray(leaf)
+        return array.astype(array.dtype)
+
+    return jax.tree.map(typed, tree)
+
+
+def trained_part(params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """What of `params` is trained, and how to put it back among what is not.
+
+    Of a mapping with the key "params", such as the variables of a Flax module, that collection is trained, and the
+    others are constants; of any other tree, all of it.
+
+    >>> trained, rebuild = trained_part({"params": {"w": 1.0}, "batch_stats": {"mean": 2.0}})
+    >>> trained, rebuild({"w": 3.0})
+    ({'w': 1.0}, {'batch_stats': {'mean': 2.0}, 'params': {'w': 3.0}})
+    """
+    if not (isinstance(params, Mapping) and "params" in params):
+        return params, lambda trained: trained
+    collections, structure = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda node: node is not params)
+
+    def rebuild(trained):
+        return structure.unflatten([trained if path[0].key == "params" else tree for path, tree in collections])
+
+    return next(tree for path, tree in collections if path[0].key == "params"), rebuild
 
 
 def tree_norm(tree: PyTree) -> Array:

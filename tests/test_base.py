@@ -1,14 +1,17 @@
 """The base layer: checks of shapes and values, safe numerics, tree algebra, debug mode."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from jax.experimental import checkify
 
 from dltheory._checks import require, shapes
 from dltheory._numerics import jittered_cholesky, psd_sqrt, safe_log, safe_norm
-from dltheory._trees import tree_norm, tree_normal_like, tree_unit
+from dltheory._trees import trained_part, tree_norm, tree_normal_like, tree_unit
 from dltheory.debug import checked
 
 
@@ -169,3 +172,18 @@ def test_trees():
     assert noise["a"].dtype == jnp.bfloat16
     assert abs(float(jnp.std(noise["b"])) - 1) < 5 / np.sqrt(2 * 2000)
     assert abs(float(jnp.corrcoef(noise["a"].astype(float), noise["b"])[0, 1])) < 5 / np.sqrt(2000)
+
+
+@pytest.mark.parametrize("mapping", [dict, collections.OrderedDict, FrozenDict])
+def test_trained_part_of_flax_variables_is_put_back_in_its_place(mapping):
+    variables = mapping({"params": {"w": 1.0, "a": 2.0}, "batch_stats": {"mean": 3.0}})
+    trained, rebuild = trained_part(variables)
+    assert dict(trained) == {"w": 1.0, "a": 2.0}
+    rebuilt = rebuild(jax.tree.map(lambda leaf: leaf + 1, trained))
+    assert type(rebuilt) is mapping
+    assert rebuilt == mapping({"params": {"w": 2.0, "a": 3.0}, "batch_stats": {"mean": 3.0}})
+
+
+def test_all_of_other_trees_is_trained():
+    trained, rebuild = trained_part([1.0, {"params": 2.0}])
+    assert rebuild(trained) == trained == [1.0, {"params": 2.0}]

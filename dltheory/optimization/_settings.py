@@ -9,7 +9,7 @@ import optax
 from dltheory._checks import require, shapes
 from dltheory.typing import Array, PyTree, Scalar
 
-__all__ = ["add_scaled", "at_step", "require_fraction", "require_like", "require_non_negative", "strongly_typed"]
+__all__ = ["add_scaled", "at_step", "require_fraction", "require_like", "require_non_negative"]
 
 
 def at_step(setting: optax.ScalarOrSchedule, step: Array) -> Scalar:
@@ -20,16 +20,6 @@ def at_step(setting: optax.ScalarOrSchedule, step: Array) -> Scalar:
 def add_scaled(tree: PyTree, scale: Scalar, direction: PyTree) -> PyTree:
     """``tree + scale * direction`` in the dtypes of `tree`, whatever that of `scale`."""
     return jax.tree.map(lambda x, v: jnp.asarray(x + scale * v, jnp.result_type(x)), tree, direction)
-
-
-def strongly_typed(tree: PyTree) -> PyTree:
-    """Leaves as arrays that keep their dtype in a loop, where weakly typed ones would be promoted."""
-
-    def typed(leaf):
-        array = jnp.asarray(leaf)
-        return array.astype(array.dtype)
-
-    return jax.tree.map(typed, tree)
 
 
 def require_like(reference: PyTree, **trees: PyTree) -> None:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import leading_axis, require
-from dltheory.optimization._settings import add_scaled, require_like, require_non_negative, strongly_typed
+from dltheory._trees import strongly_typed
+from dltheory.optimization._settings import add_scaled, require_like, require_non_negative
 from dltheory.typing import Array, PRNGKey, PyTree, Scalar
 
 __all__ = ["SvrgRun", "minibatch_gradient", "sample_batch", "svrg", "svrg_gradient"]

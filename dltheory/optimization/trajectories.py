@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dltheory._checks import leading_axis, require
-from dltheory.optimization._settings import strongly_typed
+from dltheory._trees import strongly_typed
 from dltheory.typing import Array, ObjectiveFn, PyTree
 
 __all__ = ["Trajectory", "run_online", "run_optimizer"]
