@@ -39,7 +39,8 @@ class Equation(NamedTuple):
         inputs: what it reads.
         outputs: the numbers it writes.
         params: its static parameters.
-        body: the program of one step, if it is a scan; reads [constants, carry, slices], writes [carry, slices].
+        body: of a scan the program of one step, which reads [constants, carry, slices] and writes [carry, slices]; of a
+            function with a derivative of its own, what it computes.
         context: the settings it was traced under.
         source: where the user wrote it, as ``file:line (function)``.
     """
@@ -56,6 +57,11 @@ class Equation(NamedTuple):
     def name(self) -> str:
         """Name of the primitive."""
         return self.primitive.name
+
+    @property
+    def steps(self) -> Program | None:
+        """The body, if it is a scan's."""
+        return self.body if self.name == "scan" else None
 
 
 class Program(NamedTuple):
@@ -84,18 +90,18 @@ class Program(NamedTuple):
         here = [*self.inputs, *self.constants, *(n for equation in self.equations for n in equation.outputs)]
         found = {n: jax.ShapeDtypeStruct((*lengths, *self.shapes[n].shape), self.shapes[n].dtype) for n in here}
         for equation in self.equations:
-            if equation.body is not None:
-                found |= equation.body.stacked_shapes((*lengths, equation.params["length"]))
+            if equation.steps is not None:
+                found |= equation.steps.stacked_shapes((*lengths, equation.params["length"]))
         return found
 
     def numbers(self) -> Iterator[int]:
-        """Every number written in the program or in the bodies of its scans."""
+        """Every number of the program and of the bodies of its scans."""
         yield from self.inputs
         yield from self.constants
         for equation in self.equations:
             yield from equation.outputs
-            if equation.body is not None:
-                yield from equation.body.numbers()
+            if equation.steps is not None:
+                yield from equation.steps.numbers()
 
 
 def trace(function: Callable[..., PyTree], *args: PyTree) -> tuple[Program, PyTree]:
@@ -151,7 +157,7 @@ def evaluate(
         write(number, value)
     for equation in program.equations:
         inputs = [read(atom) for atom in equation.inputs]
-        inside = set(equation.body.numbers()) & (shifts.keys() | set(recorded)) if equation.body else set()
+        inside = set(equation.steps.numbers()) & (shifts.keys() | set(recorded)) if equation.steps else set()
         if inside:
             outputs, found = _scan(equation, inputs, {n: shifts[n] for n in inside & shifts.keys()}, inside)
             records |= {number: found[number] for number in inside & set(recorded)}
@@ -168,7 +174,7 @@ def _scan(
     equation: Equation, inputs: list[Any], shifts: dict[int, Array], recorded: set[int]
 ) -> tuple[list[Array], dict[int, Array]]:
     """A scan whose steps take their slice of the shifts and give their slice of the records."""
-    body, params = equation.body, equation.params
+    body, params = equation.steps, equation.params
     assert body is not None
     first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
     constants, start, slices = inputs[:first], inputs[first:second], inputs[second:]
@@ -230,9 +236,9 @@ class _Reader:
 
         for eqn in jaxpr.eqns:
             inputs = tuple(map(read, eqn.invars))
-            inner = _grouped(eqn)
-            if inner is not None:
-                called, called_consts = inner
+            grouped = _grouped(eqn)
+            if grouped is not None:
+                called, called_consts = grouped
                 results = self.inline(
                     called, called_consts, dict(zip(called.invars, inputs, strict=True)), constants, equations
                 )
@@ -240,9 +246,13 @@ class _Reader:
                 continue
             outputs = tuple(self.number(variable) for variable in eqn.outvars)
             bound |= zip(eqn.outvars, outputs, strict=True)
-            body = self.program(eqn.params["jaxpr"]) if eqn.primitive.name == "scan" else None
+            inner = _BODIES.get(eqn.primitive.name)
+            body = None if inner is None else self.program(eqn.params[inner])
             equations.append(Equation(eqn.primitive, inputs, outputs, eqn.params, body, eqn.ctx, _source(eqn)))
         return [read(atom) for atom in jaxpr.outvars]
+
+
+_BODIES = {"scan": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
 
 def _grouped(eqn: Any) -> tuple[Any, Sequence[ArrayLike]] | None:

@@ -1,8 +1,9 @@
 """The kernel that factors contract to: which way is the cheapest, and in which blocks.
 
 Through positions: the Gram matrices of features and of gradients, multiplied entry by entry and summed,
-`sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`. Through weights: one product of the Jacobians `sum_t x_t (x) g_t`. Dense
-layers are cheapest in the first way, convolutions mostly in the second.
+`sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`. Through weights: one product of the Jacobians `sum_t x_t (x) g_t`. Through
+channels, where each channel reaches the outputs only through itself: a product for each channel. Dense layers are
+cheapest in the first way, convolutions in the second, and before a pooling in the third.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dltheory.ntk._factors import FactorArrays, Outputs, Sizes
+from dltheory._programs import Program
+from dltheory.ntk._factors import ByChannels, ByPositions, ByWeights, FactorArrays, Outputs, Route, factor_sizes
+from dltheory.ntk._sites import Factor, find_bottleneck
 from dltheory.typing import Array
 
-__all__ = ["Factors", "block_rows", "cheaper_as_jacobian", "contract", "contract_in_blocks", "pair_blocks"]
+__all__ = ["Factors", "block_rows", "choose_route", "contract", "contract_in_blocks", "pair_blocks"]
 
 Factors = Sequence[FactorArrays]  # of several examples: every array has a leading axis
 
@@ -28,17 +31,23 @@ _BLOCK_ROWS = 512
 _BLOCK_ENTRIES = 2**24
 
 
-def cheaper_as_jacobian(sizes: Sizes, outputs: Outputs, num_examples: int) -> bool:
-    """Whether a factor of `num_examples` costs less through weights than through positions."""
-    blocks, positions, width, features = sizes
+def choose_route(program: Program, factor: Factor, outputs: Outputs, num_examples: int) -> Route:
+    """The way to contract a factor of `num_examples` with as many that costs the fewest operations."""
+    blocks, positions, width, features = factor_sizes(program, factor)
     if positions == width == 1:
-        return True  # the gradient is the Jacobian
+        return Route("weights")  # the gradient is the Jacobian
     rows, full = outputs.traced * outputs.diagonal * outputs.full, outputs.full
     weights = width * features
     jacobians = num_examples * rows * blocks * positions * weights
     through_weights = jacobians + num_examples**2 * rows * full * blocks * weights
     grams = num_examples**2 * positions**2 * blocks
-    return through_weights < grams * (width + rows * full * features + outputs.diagonal * full**2 * _PASS)
+    through_positions = grams * (width + rows * full * features + outputs.diagonal * full**2 * _PASS)
+    if positions > 1 and len(factor.sites) == 1:
+        bottleneck = find_bottleneck(program, factor.sites[0])
+        through_channels = num_examples * positions * weights + num_examples**2 * (weights + rows * full * features)
+        if bottleneck is not None and through_channels < min(through_weights, through_positions):
+            return Route("channels", bottleneck)
+    return Route("weights" if through_weights < through_positions else "positions")
 
 
 def contract(left: Factors, right: Factors) -> Array:
@@ -49,21 +58,30 @@ def contract(left: Factors, right: Factors) -> Array:
 
 def _contract(left: FactorArrays, right: FactorArrays) -> Array:
     """What one factor contributes, [diagonal, n, full, m, full]: the order in which matrix products give it."""
-    precise = _accumulator(left.gradients.dtype)
-    if left.features is None and not left.tokens:
-        return jnp.einsum("iqdmp,jqdnp->dimjn", left.gradients, right.gradients, preferred_element_type=precise)
-    gradients = jnp.einsum(
-        "iqdmbtf,jqdnbsf->bdimtjns", left.gradients, right.gradients, preferred_element_type=precise
-    )
-    grams = []
-    if left.features is not None:
-        assert right.features is not None
-        grams.append(jnp.einsum("ibtc,jbsc->bitjs", left.features, right.features, preferred_element_type=precise))
+    if isinstance(left, ByWeights) and isinstance(right, ByWeights):
+        products = [_einsum("iqdmp,jqdnp->dimjn", a, b) for a, b in zip(left.jacobians, right.jacobians, strict=True)]
+        return sum(products[1:], start=products[0])
+    if isinstance(left, ByChannels) and isinstance(right, ByChannels):
+        products = [_einsum("icf,jcf->fij", a, b) for a, b in zip(left.jacobians, right.jacobians, strict=True)]
+        channels = sum(products[1:], start=products[0])
+        return jnp.einsum(
+            "iqdmf,ijf,jqdnf->dimjn", left.gradients, jnp.moveaxis(channels, 0, 2), right.gradients, optimize="optimal"
+        )
+    assert isinstance(left, ByPositions)
+    assert isinstance(right, ByPositions)
+    grams = [_einsum("ibtc,jbsc->bitjs", a, b) for a, b in zip(left.features, right.features, strict=True)]
     for (tokens, weights), (others, other_weights) in zip(left.tokens, right.tokens, strict=True):
         same = _outer(tokens) == _outer(others).transpose(0, 3, 4, 1, 2)
         grams.append(jnp.where(same, _outer(weights) * _outer(other_weights).transpose(0, 3, 4, 1, 2), 0))
     gram = sum(grams[1:], start=grams[0])
+    gradients = _einsum("iqdmbtf,jqdnbsf->bdimtjns", left.gradients, right.gradients)
     return jnp.sum(gradients * gram[:, None, :, None, :, :, None, :], axis=(0, 4, 7))
+
+
+def _einsum(subscripts: str, left: Array, right: Array) -> Array:
+    """A matrix product whose sums are formed in single precision at least."""
+    dtype = jnp.promote_types(left.dtype, jnp.float32)
+    return jnp.einsum(subscripts, left, right, preferred_element_type=dtype)
 
 
 def _outer(array: Array) -> Array:
@@ -71,18 +89,17 @@ def _outer(array: Array) -> Array:
     return jnp.moveaxis(array, 1, 0)[:, :, :, None, None]
 
 
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which sums of products of `dtype` are formed."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def block_rows(sizes: Sequence[Sizes], as_jacobian: Sequence[bool], outputs: Outputs) -> int:
+def block_rows(program: Program, factors: Sequence[Factor], routes: Sequence[Route], outputs: Outputs) -> int:
     """How many examples a block of the contraction holds, so that its intermediates stay small."""
     rows = max(1, _BLOCK_ROWS // outputs.full)
-    for size, multiplied in zip(sizes, as_jacobian, strict=True):
-        if not multiplied:
-            entries = size.blocks * outputs.diagonal * (size.positions * outputs.full) ** 2
-            rows = min(rows, max(1, math.isqrt(_BLOCK_ENTRIES // entries)))
+    for factor, route in zip(factors, routes, strict=True):
+        blocks, positions, _, features = factor_sizes(program, factor)
+        entries = 1
+        if route.name == "positions":
+            entries = blocks * outputs.diagonal * (positions * outputs.full) ** 2
+        elif route.name == "channels":
+            entries = features * outputs.traced * outputs.diagonal * outputs.full
+        rows = min(rows, max(1, math.isqrt(_BLOCK_ENTRIES // entries)))
     return rows
 
 
@@ -96,6 +113,7 @@ def contract_in_blocks(left: Factors, right: Factors | None, rows: int) -> Array
     counts = [_num_examples(side) for side in sides]
     if max(counts) <= rows:
         return contract(left, left if right is None else right)
+    rows = -(-max(counts) // -(-max(counts) // rows))  # as few blocks, of even size
     blocks = [_split(side, rows) for side in sides]
     first, *others = [lambda i, side=side: jax.tree.map(lambda leaf: leaf[i], side) for side in blocks]
     return pair_blocks(first, others[0] if others else None, counts, rows, contract)
@@ -142,7 +160,7 @@ def pair_blocks(
 
 
 def _num_examples(factors: Factors) -> int:
-    return factors[0].gradients.shape[0]
+    return jax.tree.leaves(factors)[0].shape[0]
 
 
 def _split(factors: Factors, rows: int) -> Factors:

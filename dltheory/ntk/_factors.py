@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,24 @@ from dltheory._programs import Constant, Program, evaluate
 from dltheory.ntk._sites import Factor, Feature, Scale, Site
 from dltheory.typing import Array
 
-__all__ = ["FactorArrays", "Outputs", "Sizes", "factor_arrays", "factor_sizes"]
+__all__ = [
+    "ByChannels",
+    "ByPositions",
+    "ByWeights",
+    "FactorArrays",
+    "Outputs",
+    "Route",
+    "Sizes",
+    "factor_arrays",
+    "factor_sizes",
+]
+
+
+class Route(NamedTuple):
+    """Through what a factor is contracted: "positions", "weights" or "channels", and for these their bottleneck."""
+
+    name: str
+    bottleneck: int | None = None
 
 
 class Outputs(NamedTuple):
@@ -47,18 +63,39 @@ class Sizes(NamedTuple):
     features: int
 
 
-class FactorArrays(NamedTuple):
-    """A factor at one example; at many, with one more axis in front.
+class ByPositions(NamedTuple):
+    """Features and gradients as they are. At several examples every array has one more axis in front.
 
     Attributes:
-        features: [blocks, positions, width]; None where `gradients` is the Jacobian, or all features are tokens.
-        tokens: for each embedding its tokens and their weights, [blocks, positions] each.
-        gradients: [traced, diagonal, full, blocks, positions, features]; as a Jacobian [traced, diagonal, full, p].
+        features: [blocks, positions, width] each.
+        tokens: of embeddings, their tokens and weights, [blocks, positions] each.
+        gradients: [traced, diagonal, full, blocks, positions, features].
     """
 
-    features: Array | None
+    features: tuple[Array, ...]
     tokens: tuple[tuple[Array, Array], ...]
     gradients: Array
+
+
+class ByWeights(NamedTuple):
+    """The Jacobians sum_t x_t (x) g_t of the parameters, [traced, diagonal, full, p] each."""
+
+    jacobians: tuple[Array, ...]
+
+
+class ByChannels(NamedTuple):
+    """The same where g is a diagonal d times the gradient at a bottleneck.
+
+    Attributes:
+        jacobians: sum_t x_t (x) d_t of the parameters, [width, features] each.
+        gradients: at the bottleneck, [traced, diagonal, full, features].
+    """
+
+    jacobians: tuple[Array, ...]
+    gradients: Array
+
+
+FactorArrays = ByPositions | ByWeights | ByChannels
 
 
 def factor_sizes(program: Program, factor: Factor) -> Sizes:
@@ -70,11 +107,7 @@ def factor_sizes(program: Program, factor: Factor) -> Sizes:
 
 
 def factor_arrays(
-    program: Program,
-    outputs: Outputs,
-    factors: Sequence[Factor],
-    as_jacobian: Sequence[bool],
-    inputs: Sequence[Array],
+    program: Program, outputs: Outputs, factors: Sequence[Factor], routes: Sequence[Route], inputs: Sequence[Array]
 ) -> list[FactorArrays]:
     """The factors of a network at one example: one forward pass, and one backward pass for all outputs at once.
 
@@ -82,57 +115,92 @@ def factor_arrays(
         program: the network, with one output array.
         outputs: how its entries enter the kernel.
         factors: of its Jacobian.
-        as_jacobian: which of them to multiply out.
+        routes: in which form they are wanted.
         inputs: arguments of the program, flattened.
     """
     shapes = program.stacked_shapes()
-    numbers = {site.number for factor in factors for site in factor.sites}
-    sources = set().union(*(factor.sources() for factor in factors))
+    bottlenecks = {route.bottleneck for route in routes if route.bottleneck is not None}
+    numbers = {site.number for factor in factors for site in factor.sites} | bottlenecks
+    sources = set().union(bottlenecks, *(factor.sources() for factor in factors))
 
-    def shifted(shifts: dict[int, Array]) -> tuple[Array, dict[int, Array]]:
+    def shifted(shifts: dict[int, Array]) -> tuple[tuple[Array, dict[int, Array]], dict[int, Array]]:
         (output,), records = evaluate(program, inputs, shifts, sources)
-        return output, records
+        return (output, {number: records[number] for number in bottlenecks}), records
 
     zeros = {number: jnp.zeros(shapes[number].shape, shapes[number].dtype) for number in numbers}
-    output, pull, records = jax.vjp(shifted, zeros, has_aux=True)
+    (output, narrow), pull, records = jax.vjp(shifted, zeros, has_aux=True)
+    none = jax.tree.map(jnp.zeros_like, narrow)
     basis = jnp.eye(output.size, dtype=output.dtype)[outputs.order].reshape(output.size, *output.shape)
-    (cotangents,) = jax.vmap(pull)(basis)
-    reader = _Reader(program, shapes, records)
-    return [
-        reader.arrays(factor, cotangents, outputs, multiplied)
-        for factor, multiplied in zip(factors, as_jacobian, strict=True)
-    ]
+    (cotangents,) = jax.vmap(lambda row: pull((row, none)))(basis)
+    diagonals = {
+        number: pull((jnp.zeros_like(output), {**none, number: jnp.ones_like(narrow[number])}))[0]
+        for number in bottlenecks
+    }
+    reader = _Reader(program, shapes, records, outputs)
+    found: list[FactorArrays] = []
+    for factor, route in zip(factors, routes, strict=True):
+        if route.name == "positions":
+            found.append(reader.by_positions(factor, cotangents))
+        elif route.name == "weights":
+            found.append(reader.by_weights(factor, cotangents))
+        else:
+            assert route.bottleneck is not None
+            found.append(reader.by_channels(factor, cotangents[route.bottleneck], diagonals[route.bottleneck]))
+    return found
 
 
 class _Reader:
     """Reads factors off the values and cotangents of one evaluation."""
 
-    def __init__(self, program: Program, shapes: Mapping[int, jax.ShapeDtypeStruct], records: Mapping[int, Array]):
+    def __init__(
+        self,
+        program: Program,
+        shapes: Mapping[int, jax.ShapeDtypeStruct],
+        records: Mapping[int, Array],
+        outputs: Outputs,
+    ) -> None:
         self.program, self.shapes, self.records = program, shapes, records
+        self.kinds = (outputs.traced, outputs.diagonal, outputs.full)
 
-    def arrays(
-        self, factor: Factor, cotangents: Mapping[int, Array], outputs: Outputs, multiplied: bool
-    ) -> FactorArrays:
-        gradients = jnp.concatenate([_gradients(site, cotangents[site.number]) for site in factor.sites], axis=2)
-        kinds = (outputs.traced, outputs.diagonal, outputs.full)
-        dense, tokens = [], []
-        for row in factor.rows:
-            parts = [self.feature(site, feature) for site, feature in zip(factor.sites, row, strict=True)]
-            if row[0].kind != "tokens":
-                dense.append(jnp.concatenate([part.astype(gradients.dtype) for part in parts], axis=1))
-                continue
-            indices, weights = (jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-            weights = weights.astype(gradients.dtype)
-            if multiplied:
-                dense.append(jax.nn.one_hot(indices, row[0].width, dtype=weights.dtype) * weights[:, :, None])
-            else:
-                tokens.append((indices, weights))
-        features = jnp.concatenate(dense, axis=2) if dense else None
-        if not multiplied:
-            return FactorArrays(features, tuple(tokens), gradients.reshape(*kinds, *gradients.shape[1:]))
-        assert features is not None
-        jacobian = jnp.einsum("btc,rbtf->rbcf", features, gradients)
-        return FactorArrays(None, (), jacobian.reshape(*kinds, -1))
+    def by_positions(self, factor: Factor, cotangents: Mapping[int, Array]) -> ByPositions:
+        gradients = self.gradients(factor, cotangents)
+        tokens = [self.row(factor, row) for row in factor.rows if row[0].kind == "tokens"]
+        features = [self.row(factor, row) for row in factor.rows if row[0].kind != "tokens"]
+        return ByPositions(tuple(features), tuple(tokens), gradients.reshape(*self.kinds, *gradients.shape[1:]))
+
+    def by_weights(self, factor: Factor, cotangents: Mapping[int, Array]) -> ByWeights:
+        gradients = self.gradients(factor, cotangents)
+        jacobians = [jnp.einsum("btc,rbtf->rbcf", x, gradients) for x in self.dense_rows(factor)]
+        return ByWeights(tuple(jacobian.reshape(*self.kinds, -1) for jacobian in jacobians))
+
+    def by_channels(self, factor: Factor, gradient: Array, diagonal: Mapping[int, Array]) -> ByChannels:
+        units = jax.tree.map(lambda leaf: leaf[None], dict(diagonal))
+        (weights,) = self.gradients(factor, units)
+        jacobians = [jnp.einsum("btc,btf->cf", x, weights) for x in self.dense_rows(factor)]
+        return ByChannels(tuple(jacobians), gradient.reshape(*self.kinds, -1))
+
+    def gradients(self, factor: Factor, cotangents: Mapping[int, Array]) -> Array:
+        """Cotangents at the sites of a factor, [rows, blocks, positions, features]."""
+        return jnp.concatenate([_gradients(site, cotangents[site.number]) for site in factor.sites], axis=2)
+
+    def row(self, factor: Factor, row: Sequence[Feature]) -> Any:
+        """The feature of one parameter at all sites of its factor."""
+        dtype = self.shapes[factor.sites[0].number].dtype
+        parts = [self.feature(site, feature) for site, feature in zip(factor.sites, row, strict=True)]
+        if row[0].kind == "tokens":
+            tokens, weights = (jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+            return tokens, weights.astype(dtype)
+        return jnp.concatenate([part.astype(dtype) for part in parts], axis=1)
+
+    def dense_rows(self, factor: Factor) -> list[Array]:
+        """The features of all parameters of a factor, tokens as indicators."""
+        rows = [(row[0], self.row(factor, row)) for row in factor.rows]
+        return [
+            jax.nn.one_hot(value[0], feature.width, dtype=value[1].dtype) * value[1][:, :, None]
+            if feature.kind == "tokens"
+            else value
+            for feature, value in rows
+        ]
 
     def feature(self, site: Site, feature: Feature) -> Any:
         """[blocks, positions, width] at one site; of an embedding its tokens and weights, [blocks, positions] each."""
@@ -221,21 +289,17 @@ def _patches(image: Array, settings: Mapping[str, Any], filter_shape: tuple[int,
     pads = [(low, high, dilation - 1) for (low, high), dilation in margins]
     zero = jnp.zeros((), image.dtype)
     image = jax.lax.pad(image.transpose(batch, *space, channel), zero, [(0, 0, 0), *pads, (0, 0, 0)])
+    *points, channels = image.shape
     taps = [filter_shape[axis] for axis in numbers.rhs_spec[2:]]
-    strides, dilations = settings["window_strides"], settings["rhs_dilation"]
-    sizes = [
-        (length - (tap - 1) * dilation - 1) // stride + 1
-        for length, tap, dilation, stride in zip(image.shape[1:-1], taps, dilations, strides, strict=True)
-    ]
-
-    def seen(offsets: tuple[int, ...]) -> Array:
-        starts = [offset * dilation for offset, dilation in zip(offsets, dilations, strict=True)]
-        stops = [at + (size - 1) * stride + 1 for at, size, stride in zip(starts, sizes, strides, strict=True)]
-        lows, highs = [0, *starts, 0], [image.shape[0], *stops, image.shape[-1]]
-        return jax.lax.slice(image, lows, highs, [1, *strides, 1])
-
-    patches = jnp.stack([seen(offsets) for offsets in itertools.product(*map(range, taps))], axis=-2)
+    # The points that the filter covers, found on the points' own numbers: one gather compiles far faster than slices.
+    seen = np.arange(math.prod(points)).reshape(points)
+    for axis, (tap, stride, dilation) in enumerate(
+        zip(taps, settings["window_strides"], settings["rhs_dilation"], strict=True), start=1
+    ):
+        starts = np.arange(0, seen.shape[axis] - (tap - 1) * dilation, stride)
+        seen = np.moveaxis(seen.take(starts[:, None] + dilation * np.arange(tap)[None, :], axis), axis + 1, -1)
     out_axes = [numbers.out_spec[0], *numbers.out_spec[2:]]  # positions in the order in which the output has them
-    patches = patches.transpose(*np.argsort(out_axes), patches.ndim - 2, patches.ndim - 1)
-    patches = patches.reshape(-1, math.prod(taps), groups, image.shape[-1] // groups)
-    return jnp.moveaxis(patches, 2, 0).reshape(groups, patches.shape[0], -1)
+    seen = seen.transpose(*np.argsort(out_axes), *range(len(out_axes), seen.ndim)).reshape(-1, math.prod(taps))
+    patches = image.reshape(-1, channels).at[seen].get(mode="promise_in_bounds")  # [positions, taps, channels]
+    patches = jnp.moveaxis(patches.reshape(*seen.shape, groups, channels // groups), 2, 0)
+    return patches.reshape(groups, seen.shape[0], -1)

@@ -17,9 +17,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dltheory._axes import follow_axis
 from dltheory._programs import Atom, Constant, Equation, Program
 
-__all__ = ["Factor", "Feature", "Scale", "Site", "find_factors"]
+__all__ = ["Factor", "Feature", "Scale", "Site", "find_bottleneck", "find_factors"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +162,35 @@ def _alike(product: Site, bias: Site) -> bool:
     return product.number == bias.number and product.shared == bias.shared
 
 
+def find_bottleneck(program: Program, site: Site) -> int | None:
+    """The number, with one entry for each feature of a site, through which alone the site reaches the outputs.
+
+    Every entry of it depends on its own feature only, as after a pooling of channels. The gradient at the site is then
+    the gradient there times a diagonal.
+    """
+    if len(site.features) != 1 or site.blocks or site.groups > 1 or site.number not in _written(program):
+        return None
+    (channel,) = site.features
+    size = program.shapes[site.number].shape[channel]
+    axes, _ = follow_axis(program, {site.number: channel})
+    last = {atom: i for i, equation in enumerate(program.equations) for atom in equation.inputs}
+    last |= dict.fromkeys(program.outputs, len(program.equations))
+    waiting = {site.number}  # what has been computed from the site and is still to be read
+    for i, equation in enumerate(program.equations):
+        if not waiting.intersection(equation.inputs):
+            continue
+        waiting = {number for number in waiting if last[number] > i} | {n for n in equation.outputs if n in last}
+        if not all(isinstance(axes.get(number), int) for number in waiting):
+            return None
+        if len(waiting) == 1 and math.prod(program.shapes[next(iter(waiting))].shape) == size:
+            return next(iter(waiting))
+    return None
+
+
+def _written(program: Program) -> set[int]:
+    return {number for equation in program.equations for number in equation.outputs}
+
+
 class _Search:
     """Follows parameters through a program to where they are used."""
 
@@ -175,10 +205,11 @@ class _Search:
             for atom in equation.inputs:
                 readers[atom].append(equation)
         for equation in program.equations:
-            held = {i: chains[atom] for i, atom in enumerate(equation.inputs) if atom in chains}
+            atoms = enumerate(equation.inputs)
+            held = {i: chains[atom] for i, atom in atoms if isinstance(atom, int) and atom in chains}
             if not held:
                 continue
-            if equation.body is not None:
+            if equation.steps is not None:
                 self.enter(equation, held, depth)
                 continue
             if len(held) == 1 and (moved := self.relayout(equation, *next(iter(held.items())))) is not None:
@@ -189,12 +220,12 @@ class _Search:
             for chain in held.values():
                 self.uses[chain.leaf].append(found)
         for atom in program.outputs:
-            if atom in chains:
+            if isinstance(atom, int) and atom in chains:
                 self.uses[chains[atom].leaf].append(None)
 
     def enter(self, equation: Equation, held: Mapping[int, _Chain], depth: int) -> None:
         """Goes on in the body of a scan with the parameters that its steps share and with those it slices."""
-        body, params = equation.body, equation.params
+        body, params = equation.steps, equation.params
         assert body is not None
         first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
         inner = {}

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory import _programs
+from dltheory._axes import Lost, follow_axis
 from dltheory._checks import require, shapes
 from dltheory.ntk._contraction import (
     Factors,
     block_rows,
-    cheaper_as_jacobian,
+    choose_route,
     contract,
     contract_in_blocks,
     pair_blocks,
 )
-from dltheory.ntk._factors import Outputs, factor_arrays, factor_sizes
+from dltheory.ntk._factors import Outputs, factor_arrays
 from dltheory.ntk._sites import find_factors
 from dltheory.typing import ApplyFn, Array, PyTree
 
@@ -260,29 +261,34 @@ class _Network:
         self.leaves, self.rebuild = _trainable_leaves(params, trainable)
         self.apply_fn = apply_fn
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.x1)
+        self.require_rows(one)
         self.program, out = _programs.trace(self.apply_one, self.leaves, one)
         outputs, self.output_tree = jax.tree.flatten(out)
         self.output_shapes = [leaf.shape for leaf in outputs]
         self.dtypes = [leaf.dtype for leaf in outputs]
 
+    def require_rows(self, one: PyTree) -> None:
+        """Refuses a network that combines the rows of a batch, as far as its program shows it."""
+        two = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), one)
+        program, out = _programs.trace(lambda leaves, x: self.apply_fn(self.rebuild(leaves), x), self.leaves, two)
+        for leaf in jax.tree.leaves(out):
+            rows = leaf.ndim > 0 and leaf.shape[0] == 2
+            require(rows, f"`apply_fn` must return a row for each row of its input, got {list(leaf.shape)} for 2 rows")
+            real = jnp.issubdtype(leaf.dtype, jnp.floating)
+            require(real, f"`apply_fn` must return real floating point, got {leaf.dtype}")
+        axes, mixing = follow_axis(program, dict.fromkeys(program.inputs[len(self.leaves) :], 0))
+        mixed = [atom for atom in program.outputs if isinstance(atom, int) and axes.get(atom) is Lost.MIXED]
+        require(
+            not mixed or mixing is None,
+            "`apply_fn` must not mix the rows of a batch, so that row i of the outputs depends on row i of the inputs "
+            f"alone; `{mixing and mixing.name}` does, at {mixing and mixing.source}. A batch normalisation needs its "
+            "running averages here.",
+        )
+
     def apply_one(self, leaves: Sequence[Array], x: PyTree) -> PyTree:
         """Outputs at one input."""
-        return jax.tree.map(_only_row, self.apply_fn(self.rebuild(leaves), jax.tree.map(lambda a: a[None], x)))
-
-    def apply(self, leaves: Sequence[Array], x: PyTree, index: int) -> Array:
-        """One of the outputs, at a batch."""
-        return jax.tree.leaves(self.apply_fn(self.rebuild(leaves), x))[index]
-
-
-def _only_row(output: Array) -> Array:
-    require(
-        output.ndim > 0 and output.shape[0] == 1,
-        f"`apply_fn` must return a row for each row of its input, got shape {list(output.shape)} for one row",
-    )
-    require(
-        jnp.issubdtype(output.dtype, jnp.floating), f"`apply_fn` must return real floating point, got {output.dtype}"
-    )
-    return output.reshape(output.shape[1:])
+        outputs = self.apply_fn(self.rebuild(leaves), jax.tree.map(lambda leaf: leaf[None], x))
+        return jax.tree.map(lambda output: output.reshape(output.shape[1:]), outputs)
 
 
 def _num_rows(name: str, x: PyTree) -> int:
@@ -363,14 +369,13 @@ def _by_factors(
     program = network.program._replace(outputs=network.program.outputs[index : index + 1])
     outputs = axes.outputs()
     factors = find_factors(program, range(len(network.leaves)), explicit=method == "jacobian")
-    sizes = [factor_sizes(program, factor) for factor in factors]
     pairs = 1 if aligned else max(network.n, network.m)
-    as_jacobian = [cheaper_as_jacobian(size, outputs, pairs) for size in sizes]
-    rows = block_rows(sizes, as_jacobian, outputs)
+    routes = [choose_route(program, factor, outputs, pairs) for factor in factors]
+    rows = block_rows(program, factors, routes, outputs)
 
     def factors_of(x: PyTree) -> Factors:
         def one(inputs):
-            return factor_arrays(program, outputs, factors, as_jacobian, [*network.leaves, *inputs])
+            return factor_arrays(program, outputs, factors, routes, [*network.leaves, *inputs])
 
         return jax.vmap(one)(jax.tree.leaves(x))
 
