@@ -18,6 +18,7 @@ from tests.cases import Case
 
 __all__ = ["STEP", "Double", "Row"]
 
+SCALES = (0.95, 0.98)
 STEP = 1e-5
 
 
@@ -28,8 +29,8 @@ class Double(NamedTuple):
         eager: the result without `jit`.
         first, again: the result under `jit`, twice.
         traces: how often the function was traced until it had run at every point.
-        scaled: the result with the floating-point arguments scaled.
-        mapped: the results of the mapped function at the example, the scaled example and the example again.
+        scaled: the results with the floating-point arguments scaled by each of SCALES.
+        mapped: the results of the function mapped over the example and the scaled examples.
         gradient: of `weighted` at the example.
         direction: in which the arguments that `gradient` belongs to are moved.
         moved: multiple of STEP -> the result at the example moved by so many steps.
@@ -41,7 +42,7 @@ class Double(NamedTuple):
     first: Any
     again: Any
     traces: int
-    scaled: Any
+    scaled: list[Any]
     mapped: Any
     gradient: Any
     direction: Any
@@ -126,24 +127,24 @@ def _double(case: Case, has_key: bool) -> Double:
         except Exception as error:
             errors[part.__name__] = error
 
-    def mapped(args, other):
-        return jax.vmap(function)(*jax.tree.map(lambda a, b: jnp.stack([a, b, a]), args, other))
+    def mapped(*examples):
+        return jax.vmap(function)(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *examples))
 
     def gradient(args):
         return jax.grad(lambda *args: weighted(function(*args)), argnums=case.grad)(*args)
 
     @functools.partial(jax.jit, compiler_options=quick_options())
-    def program(args, other):
+    def program(args, others):
         return (
             counted(*args),
-            attempt(mapped, args, other) if case.vmap else None,
+            attempt(mapped, args, *others) if case.vmap else None,
             attempt(gradient, args) if case.grad else None,
         )
 
     def at(args):
         return _numpy(program(args, scaled)[0])
 
-    scaled = _map_floats(lambda leaf: 0.95 * leaf, args)
+    scaled = [_map_floats(lambda leaf, scale=scale: scale * leaf, args) for scale in SCALES]
     first, copies, slope = _numpy(program(args, scaled))
     generator = np.random.default_rng(1)
     direction = tuple(jax.tree.map(lambda leaf: generator.normal(size=leaf.shape), args[i]) for i in case.grad)
@@ -161,7 +162,7 @@ def _double(case: Case, has_key: bool) -> Double:
         eager=eager,
         first=first,
         again=at(args),
-        scaled=at(scaled),
+        scaled=[at(others) for others in scaled],
         mapped=copies,
         gradient=slope,
         direction=direction,

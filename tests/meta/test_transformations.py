@@ -23,7 +23,7 @@ def vmap_equals_stack(row: Row):
     known = row.double
     if "mapped" in known.errors:
         raise known.errors["mapped"]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), known.first, known.scaled, known.first)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), known.first, *known.scaled)
     chex.assert_trees_all_close(known.mapped, stacked, rtol=1e-8, atol=1e-11)
 
 
