@@ -118,6 +118,12 @@ def _field(name: str, text: str) -> None:
         print(textwrap.fill(" ".join(text.split()), width, initial_indent=f"  {name:12} ", subsequent_indent=" " * 15))
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from experiments.bench.command import bench
+
+    return bench(options)
+
+
 def _report(options: argparse.Namespace) -> int:
     from experiments.report import write_report
     from experiments.store import find_run
@@ -144,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Checks every statement of the sheet: each claim is measured, compared with its theory, and must "
         "reject a wrong one.",
     )
-    commands = parser.add_subparsers(required=True, metavar="list | run | show | report")
+    commands = parser.add_subparsers(required=True, metavar="list | run | show | report | bench")
 
     package = _Parser(add_help=False)
     package.add_argument("--claims", dest="package", metavar="PACKAGE", help=f"package of claims (default {_PACKAGE})")
@@ -183,6 +189,17 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the report of a run again")
     report.add_argument("run", nargs="?", metavar="RUN", help="a name in results/ or a folder (default: the latest)")
     report.set_defaults(command=_report)
+
+    bench = commands.add_parser("bench", help="measure this library's functions beside their peers")
+    bench.add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="a benchmark, a topic, the beginning of names, a shell pattern"
+    )
+    bench.add_argument("--rounds", type=_whole(1), default=7, metavar="N", help="runs of each contender (default 7)")
+    bench.add_argument("--out", type=Path, metavar="FILE", help="JSON file (default results/bench/TIME.json)")
+    bench.add_argument(
+        "--topic", action="append", dest="topics", metavar="MODULE", help="module of benchmarks (default: all of ours)"
+    )
+    bench.set_defaults(command=_bench)
     return parser
 
 
