@@ -57,9 +57,6 @@ def load() -> types.ModuleType:
         ImportError: if neural-tangents or frozendict is not installed; the message says how to install them.
 
     A helper.
-
-    >>> from dltheory.interop import neural_tangents
-    >>> nt = neural_tangents.load()  # doctest: +SKIP
     """
     with _lock:
         module = sys.modules.get(_NAME) or _import()
@@ -217,9 +214,24 @@ class _NoArray:
 
 
 def _adapt_predict(predict: Any) -> None:
-    """Says in SciPy's present words which eigenvalue is wanted."""
+    """Where predictors may compute at once, and which eigenvalue SciPy is to return."""
 
     def eigvalsh(matrix: Any, *, eigvals: tuple[int, int]) -> np.ndarray:
         return scipy.linalg.eigvalsh(np.asarray(matrix), subset_by_index=eigvals)
 
     predict.sp = types.SimpleNamespace(linalg=types.SimpleNamespace(eigvalsh=eigvalsh))
+    # A predictor keeps a decomposition of its kernel, so it computes that outside of any trace. It must not where the
+    # kernel itself is traced, which JAX once tolerated.
+    predict.jax = _View(jax, core=_View(jax.core, eval_context=contextlib.nullcontext))
+    for name in ("_get_cho_solve", "_get_fns_in_eigenbasis"):
+        setattr(predict, name, _outside_of_traces(getattr(predict, name)))
+
+
+def _outside_of_traces(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(kernel: Any, *arguments: Any) -> Any:
+        traced = isinstance(kernel, jax.core.Tracer)
+        with contextlib.nullcontext() if traced else jax.core.eval_context():
+            return function(kernel, *arguments)
+
+    return call

@@ -198,3 +198,17 @@ def test_predictions(nt, stax, x64):
     np.testing.assert_allclose(posterior.mean, new @ np.linalg.solve(kernel, y), rtol=1e-6)
     variance = np.asarray(kernel_fn(x[:1] + 1, None, "nngp")) - new @ np.linalg.solve(kernel, new.T)
     np.testing.assert_allclose(posterior.covariance, variance, rtol=1e-6)
+
+
+@needs_neural_tangents
+def test_predictors_are_made_and_used_inside_of_transformations(nt, x64):
+    kernels = jnp.stack([jnp.eye(3) + scale for scale in (0.1, 0.2)])
+    y = jnp.arange(3.0)[:, None]
+    for time in (None, 2.0):
+        apart = [nt.predict.gradient_descent_mse(kernel, y)(time, 0.0, 0.0, kernel)[1] for kernel in kernels]
+        together = jax.vmap(lambda kernel, t=time: nt.predict.gradient_descent_mse(kernel, y)(t, 0.0, 0.0, kernel)[1])
+        np.testing.assert_allclose(together(kernels), apart, rtol=1e-10)
+        predict_fn = nt.predict.gradient_descent_mse(kernels[0], y)
+        for _ in range(2):  # what the first trace left must not be a tracer
+            compiled = jax.jit(lambda kernel, fn=predict_fn, t=time: fn(t, 0.0, 0.0, kernel)[1])
+            np.testing.assert_allclose(compiled(kernels[0]), apart[0], rtol=1e-10)
