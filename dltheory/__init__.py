@@ -1,8 +1,8 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``; so are ``dltheory.networks`` and
-``dltheory.training``, which chapters build on.
+``dltheory.optimization``, ``dltheory.convergence``; so are ``dltheory.networks``,
+``dltheory.training`` and ``dltheory.data``, which chapters build on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import ModuleType
 __all__ = [
     "background",
     "convergence",
+    "data",
     "debug",
     "networks",
     "optimization",
