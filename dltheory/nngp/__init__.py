@@ -11,6 +11,7 @@ from dltheory.nngp.covariances import (
     pair_covariance,
 )
 from dltheory.nngp.dual import Dual, smooth_dual
+from dltheory.nngp.moments import excess_kurtosis
 from dltheory.nngp.rectifiers import arccos_kernel, rectified_monomial_dual, rectifier_dual, sign_dual
 from dltheory.nngp.recursion import (
     NetworkKernels,
@@ -19,6 +20,7 @@ from dltheory.nngp.recursion import (
     kernel_step,
     network_kernel_step,
 )
+from dltheory.nngp.regression import GpEvidence, GpPosterior, gp_condition, gp_evidence
 from dltheory.nngp.series import SeriesError, hermite_coefficients, polynomial_dual, series_dual, series_error
 from dltheory.nngp.smooth import (
     erf_dual,
@@ -36,6 +38,8 @@ from dltheory.nngp.smooth import (
 __all__ = [
     "Activation",
     "Dual",
+    "GpEvidence",
+    "GpPosterior",
     "NetworkKernels",
     "PairCovariance",
     "SeriesError",
@@ -45,11 +49,14 @@ __all__ = [
     "dual_activation",
     "erf_dual",
     "erf_kernel",
+    "excess_kurtosis",
     "exponential_dual",
     "fully_connected_kernels",
     "gabor_dual",
     "gaussian_dual",
     "gelu_dual",
+    "gp_condition",
+    "gp_evidence",
     "half_squared_distance",
     "hermite_coefficients",
     "input_covariance",

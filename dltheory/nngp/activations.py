@@ -33,6 +33,20 @@ _BY_NAME: dict[str, Callable[[], Dual]] = {
     "sin": sine_dual,
     "step": lambda: rectified_monomial_dual(0),
 }
+_BY_SERIES: dict[str, Callable[[Array], Array]] = {
+    "celu": jax.nn.celu,
+    "elu": jax.nn.elu,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "hard_swish": jax.nn.hard_swish,
+    "hard_tanh": jax.nn.hard_tanh,
+    "mish": jax.nn.mish,
+    "relu6": jax.nn.relu6,
+    "selu": jax.nn.selu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+}
 _KINKS: dict[Callable, tuple[float, ...]] = {
     jax.nn.celu: (0.0,),
     jax.nn.elu: (0.0,),
@@ -41,13 +55,6 @@ _KINKS: dict[Callable, tuple[float, ...]] = {
     jax.nn.hard_tanh: (-1.0, 1.0),
     jax.nn.relu6: (0.0, 6.0),
     jax.nn.selu: (0.0,),
-}
-_SMOOTH: dict[str, Callable[[Array], Array]] = {
-    "mish": jax.nn.mish,
-    "sigmoid": jax.nn.sigmoid,
-    "silu": jax.nn.silu,
-    "softplus": jax.nn.softplus,
-    "tanh": jnp.tanh,
 }
 _BY_FUNCTION: dict[Callable, str] = {
     jnp.abs: "abs",
@@ -94,12 +101,10 @@ def dual_activation(activation: Activation) -> Dual:
     if isinstance(activation, Dual):
         return activation
     if isinstance(activation, str):
-        if activation in _BY_NAME:
-            return _BY_NAME[activation]()
-        functions = _SMOOTH | {fn.__name__: fn for fn in _KINKS}
-        names = ", ".join(sorted(_BY_NAME | functions))
-        require(activation in functions, f"`activation` must be a function, a dual or one of {names}: {activation!r}")
-        return dual_activation(functions[activation])
+        names = ", ".join(sorted(_BY_NAME | _BY_SERIES))
+        known = activation in _BY_NAME or activation in _BY_SERIES
+        require(known, f"`activation` must be a function, a dual or one of {names}: {activation!r}")
+        return _BY_NAME[activation]() if activation in _BY_NAME else dual_activation(_BY_SERIES[activation])
     if activation in _BY_FUNCTION:
         return _BY_NAME[_BY_FUNCTION[activation]]()
     return series_dual(activation, kinks=_KINKS.get(activation, ()))

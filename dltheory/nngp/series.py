@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from dltheory._checks import require
 from dltheory.nngp._angles import magnitude, safe_ratio, safe_sqrt
-from dltheory.nngp._orthants import orthant_probability, ramp_loss, ramp_product
+from dltheory.nngp._orthants import RampProducts, ramp_products, step_products
 from dltheory.nngp.covariances import PairCovariance, correlation
 from dltheory.nngp.dual import Dual
 from dltheory.typing import Array
@@ -75,47 +76,49 @@ def series_dual(
     """
     require(num_terms > 0 and num_terms % 2 == 0, "`num_terms` must be positive and even")
     kinks = tuple(float(kink) for kink in kinks)
+    places = sorted({abs(kink) for kink in kinks})
 
     def slope(x: Array) -> Array:
         return jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
-    def coefficients(function: Callable[[Array], Array], q: Array) -> Array:
-        return _coefficients(function, q, num_terms, kinks, num_nodes)
+    def jump(kink: float, dtype) -> Array:
+        """Jump of the slope, to second order in the distance from which it is seen."""
+        if kink not in kinks:
+            return jnp.zeros((), dtype)
+        offsets = jnp.asarray([1e-3, -1e-3, 2e-3, -2e-3], dtype)
+        return slope(kink + offsets) @ jnp.asarray([2, -2, -1, 1], dtype)
 
-    def jumps(like: Array) -> list[Array]:
-        """Jumps of the slope, to second order in the distance from which they are seen."""
+    def ramp_weights(dtype) -> list[tuple[Array, Array]]:
+        """For every place t, the squared weights of the even and of the odd ramp that start at +-t."""
+        jumps = [(jump(t, dtype), jump(-t, dtype) if t else jnp.zeros((), dtype)) for t in places]
+        return [((right + left) ** 2 / 4, (right - left) ** 2 / 4) for right, left in jumps]
 
-        def seen_from(distance: float, kink: float) -> Array:
-            at = jnp.asarray([kink + distance, kink - distance], like.dtype)
-            right, left = slope(at)
-            return right - left
+    def streams(base: Callable, even: Callable, odd: Callable, pairs: PairCovariance):
+        """Coefficients of the function, then those of its ramps, whose truncated tails are taken out."""
+        functions = [base]
+        weights: list = [1.0]
+        for t, squares in zip(places, ramp_weights(pairs.covariance.dtype), strict=True):
+            functions += [functools.partial(even, t), functools.partial(odd, t)]
+            weights += [-square for square in squares]
 
-        return [2 * seen_from(1e-3, kink) - seen_from(2e-3, kink) for kink in kinks]
+        def expand(q: Array) -> list[Array]:
+            return [_coefficients(function, q, num_terms, kinks, num_nodes) for function in functions]
+
+        return expand(pairs.variance1), expand(pairs.variance2), weights
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
-        streams = [fn, *(lambda x, t=t: jnp.maximum(x - t, 0.0) for t in kinks)]
-        squares = [jnp.square(jump) for jump in jumps(pairs.variance1)]
-        first = [coefficients(stream, pairs.variance1) for stream in streams]
-        second = [coefficients(stream, pairs.variance2) for stream in streams]
-        weights = [1.0, *(-square for square in squares)]
-        value, loss, variance1, variance2 = _mehler_kernel(first, second, weights, pairs)
-        for kink, square in zip(kinks, squares, strict=True):
-            value = value + square * ramp_product(pairs, kink)
-            loss = loss + square * ramp_loss(pairs, kink)
-        size = safe_sqrt(variance1) * safe_sqrt(variance2)
-        # Where the loss is not small, the value determines it better.
-        far = size - jnp.abs(value)
-        gap = jnp.clip(safe_ratio(jnp.where(far > 0.1 * size, far, loss), size, 1.0), 0.0, 1.0)
-        return PairCovariance(variance1, variance2, value, gap * (2 - gap))
+        first, second, weights = streams(fn, _even_ramp, _odd_ramp, pairs)
+        corrections = [ramp_products(pairs, t) for t in places]
+        squares = ramp_weights(pairs.covariance.dtype)
+        return _mehler_kernel(first, second, weights, list(zip(squares, corrections, strict=True)), pairs)
 
     def derivative(pairs: PairCovariance) -> Array:
-        streams = [slope, *(lambda x, t=t: jnp.where(x > t, 1.0, 0.0).astype(x.dtype) for t in kinks)]
-        squares = [jnp.square(jump) for jump in jumps(pairs.variance1)]
-        first = [coefficients(stream, pairs.variance1) for stream in streams]
-        second = [coefficients(stream, pairs.variance2) for stream in streams]
-        value = _mehler_sum(first, second, [1.0, *(-square for square in squares)], correlation(pairs))
-        for kink, square in zip(kinks, squares, strict=True):
-            value = value + square * orthant_probability(pairs, kink)
+        first, second, weights = streams(slope, _odd_step, _even_step, pairs)
+        rho = correlation(pairs)
+        value = _mehler_sum(first, second, weights, rho)
+        for t, (even, odd) in zip(places, ramp_weights(rho.dtype), strict=True):
+            of_even, of_odd = step_products(pairs, t)
+            value = value + even * jnp.where(rho >= 0, of_even, -of_even) + odd * of_odd
         return value
 
     return Dual(kernel, derivative)
@@ -149,9 +152,7 @@ def polynomial_dual(coefficients: Sequence[float]) -> Dual:
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
         first, second = (_polynomial_series(coefficients, q) for q in (pairs.variance1, pairs.variance2))
-        value, loss, variance1, variance2 = _mehler_kernel([first], [second], [1.0], pairs)
-        gap = jnp.clip(safe_ratio(loss, safe_sqrt(variance1) * safe_sqrt(variance2), 1.0), 0.0, 1.0)
-        return PairCovariance(variance1, variance2, value, gap * (2 - gap))
+        return _mehler_kernel([first], [second], [1.0], [], pairs)
 
     def derivative(pairs: PairCovariance) -> Array:
         first, second = (_polynomial_series(slopes, q) for q in (pairs.variance1, pairs.variance2))
@@ -301,9 +302,13 @@ def _polynomial_series(coefficients: Sequence[float], q: Array) -> Array:
 
 
 def _mehler_kernel(
-    first: list[Array], second: list[Array], weights: list, pairs: PairCovariance
-) -> tuple[Array, Array, Array, Array]:
-    r"""Sum of c_k rho^k, what it lacks of the norms' product, and the squared norms of the leading stream.
+    first: list[Array],
+    second: list[Array],
+    weights: list,
+    ramps: list[tuple[tuple[Array, Array], RampProducts]],
+    pairs: PairCovariance,
+) -> PairCovariance:
+    r"""Second moments with the products c_k of coefficients: the sum of c_k rho^k, and what it lacks of |a| |b|.
 
     The lack is added up from non-negative terms: :math:`\|a\| \|b\| - \sum_k c_k |\rho|^k` is half the squared distance
     of the unit vectors a/|a| and b/|b|, times the norms, and :math:`\sum_k c_k (1 - |\rho|^k)`.
@@ -329,11 +334,24 @@ def _mehler_kernel(
     (even, even_lack), (odd, odd_lack), distance = carry
     even_lack, odd_lack = rest * even_lack, rest * odd_lack
     even_value, odd_value = even - even_lack, size * (odd - odd_lack)
+    even_loss, odd_loss = even_lack, size * odd_lack + odd * rest / (1 + size)
+    # The tails of ramps off centre point in different directions for different variances: their norms say too little.
+    q1, q2 = pairs.variance1, pairs.variance2
+    overlap, unlike = zero, jnp.abs(q1 - q2) > 3e-3 * jnp.minimum(q1, q2)
+    for j, ((on_even, on_odd), products) in enumerate(ramps):
+        for i, weight in ((2 * j + 1, on_even), (2 * j + 2, on_odd)):
+            tails = jnp.sum(first[i] * second[i], axis=0) - products.aligned
+            overlap = overlap + weight * jnp.where(unlike, jnp.maximum(tails, 0.0), 0.0)
+        even_value, odd_value = even_value + on_even * products.even, odd_value + on_odd * products.odd
+        even_loss, odd_loss = even_loss + on_even * products.even_loss, odd_loss + on_odd * products.odd_loss
     value = even_value + jnp.where(rho >= 0, odd_value, -odd_value)
-    loss = norm1 * norm2 * distance / 2 + even_lack + size * odd_lack + odd * rest / (1 + size)
+    loss = norm1 * norm2 * distance / 2 + overlap + even_loss + odd_loss
     # Opposite inputs: |E - O| instead of E + O.
     loss = loss + jnp.where(rho >= 0, 0.0, 2 * jnp.minimum(jnp.abs(even_value), jnp.abs(odd_value)))
-    return value, loss, variance1, variance2
+    plain = norm1 * norm2 - jnp.abs(value)  # as good where it is not small, and exact where the loss is an estimate
+    loss = jnp.where(plain > 0.1 * norm1 * norm2, plain, loss)
+    gap = jnp.clip(safe_ratio(loss, norm1 * norm2, 1.0), 0.0, 1.0)
+    return PairCovariance(variance1, variance2, value, gap * (2 - gap))
 
 
 def _mehler_sum(first: list[Array], second: list[Array], weights: list, rho: Array) -> Array:
@@ -350,3 +368,19 @@ def _mehler_sum(first: list[Array], second: list[Array], weights: list, rho: Arr
 def _paired(streams: list[Array]) -> list[Array]:
     """Even and odd terms side by side: [K, ...] -> [K/2, 2, ...]."""
     return [stream.reshape(-1, 2, *stream.shape[1:]) for stream in streams]
+
+
+def _even_ramp(t: float, x: Array) -> Array:
+    return jnp.maximum(jnp.abs(x) - t, 0.0)
+
+
+def _odd_ramp(t: float, x: Array) -> Array:
+    return jnp.maximum(x - t, 0.0) - jnp.maximum(-x - t, 0.0)
+
+
+def _odd_step(t: float, x: Array) -> Array:
+    return jnp.where(jnp.abs(x) > t, jnp.sign(x), 0.0)
+
+
+def _even_step(t: float, x: Array) -> Array:
+    return jnp.where(jnp.abs(x) > t, jnp.ones_like(x), 0.0)

@@ -1,0 +1,92 @@
+"""Conditioning a Gaussian process, its evidence, and the kurtosis of samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from dltheory import debug, nngp
+
+_RNG = np.random.default_rng(0)
+FEATURES = _RNG.normal(size=(7, 9))
+KERNEL = FEATURES @ FEATURES.T
+Y = _RNG.normal(size=(5, 2))
+CONDITIONAL = pytest.mark.statement("nngp.gp_conditional")
+_condition = jax.jit(nngp.gp_condition)
+_evidence = jax.jit(nngp.gp_evidence)
+
+
+@CONDITIONAL
+def test_conditional_equals_the_formula(x64):
+    found = _condition(KERNEL[:5, :5], KERNEL[5:, :5], KERNEL[5:, 5:], Y, noise=0.1)
+    gain = np.linalg.solve(KERNEL[:5, :5] + 0.1 * np.eye(5), KERNEL[:5, 5:]).T
+    np.testing.assert_allclose(found.mean, gain @ Y, rtol=1e-10)
+    np.testing.assert_allclose(found.covariance, KERNEL[5:, 5:] - gain @ KERNEL[:5, 5:], rtol=1e-10)
+    assert int(found.rank) == 5 and float(found.misfit) == 0
+
+
+@CONDITIONAL
+def test_singular_kernels_take_the_pseudo_inverse_and_say_so(x64):
+    thin = FEATURES[:, :2]
+    kernel = thin @ thin.T
+    found = _condition(kernel[:5, :5], kernel[5:, :5], kernel[5:, 5:], Y, noise=0.0)
+    weights, residual, _, _ = np.linalg.lstsq(thin[:5], Y, rcond=None)
+    np.testing.assert_allclose(found.mean, thin[5:] @ weights, rtol=1e-9)
+    assert int(found.rank) == 2
+    assert float(found.misfit) == pytest.approx(np.sqrt(residual.sum()), rel=1e-9)
+
+
+@CONDITIONAL
+def test_duplicated_inputs_in_single_precision():
+    kernel = np.tile(KERNEL[:3, :3], (2, 2)).astype(np.float32)
+    y = np.array([1.0, 2, 3, 3, 2, 1], np.float32)  # conflicting labels: their mean is the best there is
+    found = _condition(kernel, kernel[:3], kernel[:3, :3], y)
+    np.testing.assert_allclose(found.mean, [2, 2, 2], rtol=1e-3)
+    assert int(found.rank) == 3
+    assert np.all(np.diag(found.covariance) >= 0)
+
+
+@CONDITIONAL
+def test_evidence_is_the_density(x64):
+    found = _evidence(KERNEL[:5, :5], Y, noise=0.1)
+    density = stats.multivariate_normal(np.zeros(5), KERNEL[:5, :5] + 0.1 * np.eye(5))
+    assert float(found.log_evidence) == pytest.approx(density.logpdf(Y.T).sum(), rel=1e-12)
+
+
+@CONDITIONAL
+def test_evidence_of_a_singular_kernel(x64):
+    thin = FEATURES[:5, :2]
+    inside = thin @ np.array([0.3, -1.2])
+    found = _evidence(thin @ thin.T, inside)
+    density = stats.multivariate_normal(np.zeros(5), thin @ thin.T, allow_singular=True)
+    assert int(found.rank) == 2
+    assert float(found.log_evidence) == pytest.approx(density.logpdf(inside), rel=1e-9)
+    assert float(_evidence(thin @ thin.T, np.ones(5)).log_evidence) == -np.inf
+
+
+@CONDITIONAL
+def test_gradient_of_the_evidence_chooses_the_noise(x64):
+    def evidence(noise):
+        return nngp.gp_evidence(jnp.asarray(KERNEL[:5, :5]), jnp.asarray(Y), noise=noise).log_evidence
+
+    slope = float(jax.jit(jax.grad(evidence))(0.1))
+    assert slope == pytest.approx(float(evidence(0.1 + 1e-6) - evidence(0.1 - 1e-6)) / 2e-6, rel=1e-6)
+
+
+@CONDITIONAL
+def test_bad_values():
+    with pytest.raises(ValueError, match="`noise`"):
+        debug.checked(nngp.gp_evidence)(jnp.eye(2), jnp.ones(2), noise=jnp.array(-1.0))
+    bad = jnp.eye(2).at[0, 0].set(jnp.nan)
+    assert np.all(np.isnan(nngp.gp_condition(bad, jnp.ones((1, 2)), jnp.eye(1), jnp.ones(2)).mean))
+
+
+@pytest.mark.statement("nngp.finite_width_nongaussian")
+def test_excess_kurtosis_equals_scipy(x64):
+    samples = _RNG.normal(size=50) ** 3
+    assert float(nngp.excess_kurtosis(jnp.asarray(samples))) == pytest.approx(stats.kurtosis(samples), rel=1e-12)
+    assert float(nngp.excess_kurtosis(jnp.asarray(1e200 * samples))) == pytest.approx(stats.kurtosis(samples), rel=1e-9)
+    assert float(nngp.excess_kurtosis(jnp.ones(3))) == 0
+    with pytest.raises(ValueError, match="`samples`"):
+        nngp.excess_kurtosis(jnp.ones(1))
