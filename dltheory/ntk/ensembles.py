@@ -82,8 +82,7 @@ def ensemble_moments(
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: ntk.ensemble_distribution, ntk.kernel_machine.  Source: Lee et al. 2019, corollary 1, equations (15) and
-    (16).
+    Statement: ntk.ensemble_distribution, ntk.kernel_machine.  Source: Lee et al. 2019, corollary 1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
@@ -108,7 +107,8 @@ def ensemble_moments(
     shapes(**patterns, y=(y, pattern), ridge=(ridge, ""))
     require(jnp.size(y) > 0, "`y` must not be empty")
     require(rcond is None or jnp.ndim(rcond) == 0, "`rcond` must be a scalar")
-    *blocks, y, ridge, time = floating(*(kernel for kernel, *_ in kernels.values()), y, ridge, time)
+    *blocks, y = floating(*(kernel for kernel, *_ in kernels.values()), y)
+    ridge, time = (jnp.asarray(setting, y.dtype) for setting in (ridge, time))
     require(time >= 0, "`time` must be non-negative")
     time = jnp.where(time >= 0, time, jnp.nan)
 

@@ -146,7 +146,8 @@ def lazy_ratio(
         ValueError: if the outputs are not [1, k] for a batch of one or `y` does not match them, a parameter is not real
             floating-point, or a static setting is not positive.
 
-    Statement: ntk.hessian_ratio.  Source: Chizat, Oyallon and Bach 2019, equation (3); Liu, Zhu and Belkin 2020.
+    Statement: ntk.hessian_ratio.  Source: Chizat, Oyallon and Bach 2019, section 1; Liu, Zhu and Belkin
+    2020, section 3.
 
     >>> import jax
     >>> import jax.numpy as jnp

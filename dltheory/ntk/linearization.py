@@ -146,7 +146,7 @@ def linearize(apply_fn: ApplyFn, params0: PyTree) -> ApplyFn:
     Raises:
         ValueError: if a parameter is not real floating-point.
 
-    Statement: ntk.linearization.  Source: Lee et al. 2019, equation (4).
+    Statement: ntk.linearization.  Source: Lee et al. 2019, section 2.2.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
@@ -179,7 +179,8 @@ def taylor_expand(apply_fn: ApplyFn, params0: PyTree, order: int) -> ApplyFn:
     Raises:
         ValueError: if `order` is negative or no integer, or a parameter is not real floating-point.
 
-    Statement: ntk.linearization.  Source: Lee et al. 2019, equation (4), for order 1; Bai and Lee 2020 beyond.
+    Statement: ntk.linearization.  Source: Lee et al. 2019, section 2.2, for order 1; Bai and Lee 2020
+    beyond.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk

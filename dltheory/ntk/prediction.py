@@ -103,7 +103,7 @@ def predict(
     Raises:
         ValueError: if shapes disagree.
 
-    Statement: ntk.predictor, ntk.kernel_machine.  Source: Lee et al. 2019, equations (8)-(11).
+    Statement: ntk.predictor, ntk.kernel_machine.  Source: Lee et al. 2019, section 2.2.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
@@ -113,9 +113,10 @@ def predict(
     0.950 1.000 [3. 1.]
     """
     _require_shapes(kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, rcond)
-    kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, time = floating(
-        kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, time
+    kernel_train, kernel_test_train, y, outputs_train, outputs_test = floating(
+        kernel_train, kernel_test_train, y, outputs_train, outputs_test
     )
+    ridge, time = (jnp.asarray(setting, y.dtype) for setting in (ridge, time))
     require(time >= 0, "`time` must be non-negative")
     time = jnp.where(time >= 0, time, jnp.nan)
     return _evolve(
@@ -177,10 +178,10 @@ def predict_steps(
     _require_shapes(kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, rcond)
     shapes(learning_rate=(learning_rate, ""))
     require(jnp.issubdtype(jnp.result_type(num_steps), jnp.integer), "`num_steps` must be integer")
-    kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, learning_rate = floating(
-        kernel_train, kernel_test_train, y, outputs_train, outputs_test, ridge, learning_rate
+    kernel_train, kernel_test_train, y, outputs_train, outputs_test = floating(
+        kernel_train, kernel_test_train, y, outputs_train, outputs_test
     )
-    steps = jnp.asarray(num_steps, kernel_train.dtype)
+    ridge, learning_rate, steps = (jnp.asarray(setting, y.dtype) for setting in (ridge, learning_rate, num_steps))
     require(steps >= 0, "`num_steps` must be non-negative")
     steps = jnp.where(steps >= 0, steps, jnp.nan)
     return _evolve(
@@ -251,7 +252,7 @@ def max_learning_rate(kernel: Array, momentum: Scalar = 0.0) -> Array:
     Raises:
         ValueError: if shapes disagree, or a static momentum is out of its range.
 
-    Statement: ntk.predictor.  Source: Polyak 1987, theorem 3.2.1.
+    Statement: ntk.predictor.  Source: Polyak 1987, section 3.2.1.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
@@ -261,7 +262,8 @@ def max_learning_rate(kernel: Array, momentum: Scalar = 0.0) -> Array:
     shapes(kernel=(kernel, kernel_pattern("kernel", kernel)), momentum=(momentum, ""))
     fits = (momentum >= 0) & (momentum < 1)
     require(fits, "`momentum` must lie in [0, 1)")
-    kernel, momentum = floating(kernel, momentum)
+    (kernel,) = floating(kernel)
+    momentum = jnp.asarray(momentum, kernel.dtype)
     largest = jnp.max(jax.vmap(jnp.linalg.eigvalsh)(as_blocks(kernel)))
     rate = 2 * (1 + momentum) / jnp.where(largest > 0, largest, 1.0)
     return jnp.where(fits, jnp.where(largest > 0, rate, jnp.where(largest == 0, jnp.inf, jnp.nan)), jnp.nan)
@@ -333,7 +335,8 @@ def predict_loss(
         ValueError: if shapes disagree, only one of momentum and learning rate is given, a static setting is out of its
             range or `loss_fn` does not return a scalar.
 
-    Statement: ntk.function_space_flow.  Source: Lee et al. 2019, equation (7); Kovachki and Stuart 2021 for momentum.
+    Statement: ntk.function_space_flow.  Source: Lee et al. 2019, section 2.1; Kovachki and Stuart 2021
+    for momentum.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
@@ -360,9 +363,10 @@ def predict_loss(
     require(atol > 0, "`atol` must be positive")
     require(max_steps >= 1, "`max_steps` must be positive")
     require(jnp.size(times) >= 1, "`times` must hold at least one time")
-    kernel_train, kernel_test_train, outputs_train, outputs_test, times = floating(
-        kernel_train, kernel_test_train, outputs_train, outputs_test, times
+    kernel_train, kernel_test_train, outputs_train, outputs_test = floating(
+        kernel_train, kernel_test_train, outputs_train, outputs_test
     )
+    times = jnp.asarray(times, outputs_train.dtype)
     value = jax.eval_shape(loss_fn, outputs_train)
     require(getattr(value, "shape", None) == (), "`loss_fn` must return a scalar")
     ordered = jnp.all(jnp.diff(times) > 0) & jnp.all((times >= 0) & (times < jnp.inf))

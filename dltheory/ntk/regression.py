@@ -82,7 +82,8 @@ def kernel_regression(
     pattern = output_pattern(kernel, residual)
     shapes(kernel=(kernel, kernel_pattern("kernel", kernel)), residual=(residual, pattern), ridge=(ridge, ""))
     require(rcond is None or jnp.ndim(rcond) == 0, "`rcond` must be a scalar")
-    kernel, residual, ridge = floating(kernel, residual, ridge)
+    kernel, residual = floating(kernel, residual)
+    ridge = jnp.asarray(ridge, kernel.dtype)
 
     def solve(matrix, columns):
         spectrum = decompose(matrix, ridge, rcond)

@@ -1,5 +1,8 @@
 """Real runs beside their linearisation."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +83,7 @@ def test_the_linear_run_is_that_of_the_linearised_network(x64):
     assert np.max(np.abs(tracked.outputs_train - tracked.linear_train)) > 1e-3
 
 
+@pytest.mark.slow
 @LAZY
 @DRIFT
 def test_wide_networks_are_lazier(x64):

@@ -1,5 +1,8 @@
 """The law of an ensemble of trained networks."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +26,11 @@ def blocks(kernel):
 
 
 def moments(ntk_kernel, nngp_kernel, y=Y, **settings):
-    return jax.jit(lambda *args: ntk.ensemble_moments(*args, y, **settings))(
-        *blocks(ntk_kernel)[:2], *blocks(nngp_kernel)
-    )
+    @jax.jit
+    def law(tangent, prior):
+        return ntk.ensemble_moments(tangent[0], tangent[1], prior[0], prior[1], prior[2], y, **settings)
+
+    return law(blocks(ntk_kernel), blocks(nngp_kernel))
 
 
 def solution(time):

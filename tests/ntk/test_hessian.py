@@ -1,5 +1,8 @@
 """Curvature of networks in their parameters."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np

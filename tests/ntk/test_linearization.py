@@ -1,5 +1,8 @@
 """Tangent features, Taylor polynomials and the flows of parameters and outputs."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,8 @@
 """Predictions with a constant kernel: flow, descent, any loss."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +62,7 @@ def solved(train, cross, time, ridge=0.0):
 @PREDICTOR
 @pytest.mark.parametrize("form", FORMS)
 def test_flow_equals_the_matrix_exponential_at_all_times(x64, form):
-    learned = jax.jit(lambda *k: ntk.predict(*k, Y, F0, G0, time=TIMES))(*FORMS[form])
+    learned = jax.jit(lambda kernel, cross: ntk.predict(kernel, cross, Y, F0, G0, time=TIMES))(*FORMS[form])
     for i, time in enumerate(TIMES):
         train, test = solved(*FORMS[form], time)
         np.testing.assert_allclose(learned.train[i], train, atol=1e-10)
@@ -70,11 +73,11 @@ def test_flow_equals_the_matrix_exponential_at_all_times(x64, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_infinite_time_is_the_pseudo_inverse(x64, form):
     train, cross = FORMS[form]
-    learned = jax.jit(lambda *k: ntk.predict(*k, Y, F0, G0))(train, cross)
+    learned = jax.jit(lambda kernel, cross: ntk.predict(kernel, cross, Y, F0, G0))(train, cross)
     dual = np.linalg.pinv(as_full(train), rcond=1e-12) @ (Y - F0).ravel()
     np.testing.assert_allclose(learned.test, G0 + (as_full(cross) @ dual).reshape(M, K), atol=1e-9)
     np.testing.assert_allclose(learned.train, F0 + (as_full(train) @ dual).reshape(N, K), atol=1e-9)
-    late = jax.jit(lambda *k: ntk.predict(*k, Y, F0, G0, time=1e300))(train, cross)
+    late = jax.jit(lambda kernel, cross: ntk.predict(kernel, cross, Y, F0, G0, time=1e300))(train, cross)
     np.testing.assert_array_equal(late.test, learned.test)
     regression = ntk.kernel_regression(train, Y - F0)
     np.testing.assert_array_equal(regression.rank, learned.rank)
@@ -84,7 +87,8 @@ def test_infinite_time_is_the_pseudo_inverse(x64, form):
 @PREDICTOR
 def test_with_a_ridge_the_flow_forgets_towards_ridge_regression(x64):
     train, cross = FORMS["full"]
-    learned = jax.jit(lambda *k: ntk.predict(*k, Y, F0, G0, time=np.append(TIMES, np.inf), ridge=0.7))(train, cross)
+    times = np.append(TIMES, np.inf)
+    learned = jax.jit(lambda kernel, cross: ntk.predict(kernel, cross, Y, F0, G0, time=times, ridge=0.7))(train, cross)
     for i, time in enumerate([*TIMES, 1e3]):
         expected = solved(train, cross, time, ridge=0.7)
         np.testing.assert_allclose(learned.train[i], expected[0], atol=1e-10)
@@ -140,7 +144,7 @@ def test_modes_decay_at_their_eigenvalues_however_small_they_get(x64):
 @pytest.mark.parametrize("form", FORMS)
 def test_modes_are_those_of_the_residual(x64, form):
     train, cross = FORMS[form]
-    learned = jax.jit(lambda *k: ntk.predict(*k, Y, F0, G0, time=TIMES))(train, cross)
+    learned = jax.jit(lambda kernel, cross: ntk.predict(kernel, cross, Y, F0, G0, time=TIMES))(train, cross)
     residual = Y - np.asarray(learned.train)
     eigenvalues, modes = ntk.kernel_modes(train, residual)
     np.testing.assert_allclose(learned.eigenvalues, eigenvalues, atol=1e-12)
@@ -263,7 +267,7 @@ def test_bad_values_give_nan_and_an_error_when_checked(name):
 def test_numbers_of_steps_must_be_natural():
     arguments = np.eye(2), np.ones((1, 2)), np.ones(2)
     with pytest.raises(ValueError, match="`num_steps` must be integer"):
-        ntk.predict_steps(*arguments, learning_rate=0.1, num_steps=1.5)  # pyright: ignore[reportArgumentType]
+        ntk.predict_steps(*arguments, learning_rate=0.1, num_steps=1.5)
     assert np.all(np.isnan(ntk.predict_steps(*arguments, learning_rate=0.1, num_steps=-1).train))
     whole = ntk.predict_steps(*arguments, learning_rate=1.0, num_steps=np.array([0, 1, 5]))  # at once
     np.testing.assert_array_equal(whole.train, [[0, 0], [1, 1], [1, 1]])
@@ -320,7 +324,8 @@ def cross_entropy(outputs):
 @pytest.mark.parametrize("form", FORMS)
 def test_of_the_squared_loss_the_solver_finds_the_closed_form(x64, form):
     train, cross = FORMS[form]
-    solve = jax.jit(lambda *k: ntk.predict_loss(squared, *k, F0, G0, TIMES, rtol=1e-9, atol=1e-11))
+    tight = {"rtol": 1e-9, "atol": 1e-11}
+    solve = jax.jit(lambda kernel, cross: ntk.predict_loss(squared, kernel, cross, F0, G0, TIMES, **tight))
     later, exact = solve(train, cross), ntk.predict(train, cross, Y, F0, G0, time=TIMES)
     assert bool(later.converged)
     np.testing.assert_allclose(later.train, exact.train, atol=1e-7)
@@ -353,6 +358,30 @@ def test_the_flow_follows_descent_on_the_linear_model_to_its_order(x64, momentum
         assert bool(converged)
         errors.append(np.max(np.abs(predicted - run(0.4 / num_steps, num_steps))))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.slow
+@FLOW
+def test_gradients_through_the_solver_are_those_of_the_closed_form(x64):
+    def features_to_kernels(features):
+        return features @ features.T, TEST_FEATURES[:, 0] @ features.T
+
+    @jax.jit
+    @jax.grad
+    def by_solver(features):
+        later = ntk.predict_loss(
+            lambda f: jnp.sum((f - Y) ** 2) / 2, *features_to_kernels(features), F0, G0, jnp.array([0.1]),
+            rtol=1e-8, atol=1e-10, max_steps=64,
+        )  # fmt: skip
+        return jnp.sum(jnp.sin(later.test))
+
+    @jax.jit
+    @jax.grad
+    def in_closed_form(features):
+        return jnp.sum(jnp.sin(ntk.predict(*features_to_kernels(features), Y, F0, G0, time=0.1).test))
+
+    features = FEATURES[:, 0]
+    np.testing.assert_allclose(by_solver(features), in_closed_form(features), rtol=1e-5, atol=1e-7)
 
 
 @FLOW

@@ -1,5 +1,8 @@
 """Kernel regression, also where the kernel is singular."""
 
+# NumPy arrays stand in for JAX arrays throughout.
+# pyright: reportArgumentType=false
+
 import jax
 import jax.numpy as jnp
 import numpy as np
