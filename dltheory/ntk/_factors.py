@@ -170,8 +170,9 @@ class _Reader:
 
     def by_weights(self, factor: Factor, cotangents: Mapping[int, Array]) -> ByWeights:
         gradients = self.gradients(factor, cotangents)
-        jacobians = [jnp.einsum("btc,rbtf->rbcf", x, gradients) for x in self.dense_rows(factor)]
-        return ByWeights(tuple(jacobian.reshape(*self.kinds, -1) for jacobian in jacobians))
+        jacobians = [jnp.einsum("rbtf,btc->brfc", gradients, x) for x in self.dense_rows(factor)]
+        rows = [jnp.moveaxis(jacobian, 1, 0) for jacobian in jacobians]
+        return ByWeights(tuple(row.reshape(*self.kinds, -1) for row in rows))
 
     def by_channels(self, factor: Factor, gradient: Array, diagonal: Mapping[int, Array]) -> ByChannels:
         units = jax.tree.map(lambda leaf: leaf[None], dict(diagonal))
