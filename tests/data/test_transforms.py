@@ -29,6 +29,7 @@ def test_split_may_leave_a_part_empty(num_test):
     assert (len(train), len(test)) == (20 - num_test, num_test)
 
 
+@pytest.mark.statement("ntk.random_label_memorization")
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_random_labels_are_uniform_and_as_many_as_asked_for(fraction):
     y = jnp.asarray(np.random.default_rng(0).integers(0, 5, size=N), jnp.uint8)

@@ -90,6 +90,7 @@ def slope(values) -> float:
     return float(np.polyfit(np.log(WIDTHS), np.log(values), 1)[0])
 
 
+@pytest.mark.statement("ntk.init_parametrization")
 @pytest.mark.parametrize(("parametrization", "expected"), [("ntk", 0), ("standard", 1), ("mup", -1)])
 def test_size_of_the_tangent_kernel(parametrization, expected):
     def kernel(width):
