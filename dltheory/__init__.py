@@ -1,7 +1,7 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``; so are ``dltheory.networks``,
+``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.nngp``; so are ``dltheory.networks``,
 ``dltheory.training`` and ``dltheory.data``, which chapters build on.
 """
 
@@ -16,6 +16,7 @@ __all__ = [
     "data",
     "debug",
     "networks",
+    "nngp",
     "optimization",
     "perceptron",
     "platform",

@@ -82,8 +82,9 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
         excess = weight * sine_excess(safe_sqrt(pairs.residual), size)
         new_rho = jnp.where(rho >= 0, size, -even * size) + excess
         unlike = (jnp.abs(negative_slope) - jnp.abs(positive_slope)) ** 2 / (2 * mean_square)  # 1 - |even|
-        same_sign = jnp.where(rho >= 0, gap, unlike + jnp.abs(even) * gap) - excess
-        opposite = unlike + jnp.abs(even) * gap + excess
+        folded = unlike + jnp.abs(even) * gap
+        same_sign = jnp.where(rho >= 0, gap, jnp.where(even < 0, folded, 1 + even * size)) - excess
+        opposite = folded + excess
         loss = jnp.clip(jnp.where(new_rho >= 0, same_sign, opposite), 0.0, 1.0)
         scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
         return PairCovariance(

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["CHAPTERS", "KINDS", "STATUSES", "Chapter", "Statement", "load_sheet"]
 
 # The order of the sheet.
-CHAPTERS = ("background", "perceptron", "optimization", "convergence", "ntk")
+CHAPTERS = ("background", "perceptron", "optimization", "convergence", "ntk", "nngp")
 KINDS = ("definition", "function", "algorithm", "theorem", "claim", "architecture", "practice")
 STATUSES = ("ok", "wrong", "garbled", "incomplete")
 

@@ -111,7 +111,9 @@ DUALS = {
 }
 # What a truncated series leaves, where the activation has one.
 SERIES_TOLERANCE = {"silu": 1e-9, "hard_tanh": 1e-5, "elu": 2e-5}
-POINTS = np.array([[1.0, 1.0, 0.5], [0.6, 2.1, -0.7], [0.6, 0.7, 0.97], [2.0, 1.5, -0.95], [0.02, 0.01, 0.6]])
+POINTS = np.array(
+    [[1.0, 1.0, 0.5], [0.6, 2.1, -0.7], [0.6, 0.7, 0.97], [2.0, 1.5, -0.95], [0.02, 0.01, 0.6], [1.2, 0.7, -0.1]]
+)
 
 
 NEAR = np.array(

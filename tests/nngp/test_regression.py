@@ -23,7 +23,8 @@ def test_conditional_equals_the_formula(x64):
     gain = np.linalg.solve(KERNEL[:5, :5] + 0.1 * np.eye(5), KERNEL[:5, 5:]).T
     np.testing.assert_allclose(found.mean, gain @ Y, rtol=1e-10)
     np.testing.assert_allclose(found.covariance, KERNEL[5:, 5:] - gain @ KERNEL[:5, 5:], rtol=1e-10)
-    assert int(found.rank) == 5 and float(found.misfit) == 0
+    assert int(found.rank) == 5
+    assert float(found.misfit) == 0
 
 
 @CONDITIONAL

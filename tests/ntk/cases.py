@@ -77,7 +77,18 @@ def _run(params, x, y, x_test, learning_rate):
     return run._replace(mode_residuals=jnp.abs(run.mode_residuals), linear_mode_residuals=run.steps)
 
 
+def _analytic(x1, x2, sigma_w, sigma_b):
+    return ntk.analytic_ntk(x1, x2, depth=2, sigma_w=sigma_w, sigma_b=sigma_b, activation="relu")
+
+
 CASES = (
+    Case(
+        "dltheory.ntk.analytic_ntk",
+        call=_analytic,
+        args=(X, X[:2], np.array(1.3), np.array(0.2)),
+        wrong={"x2": (X, np.ones((2, 7)), np.array(1.3), np.array(0.2)), "sigma_b": (X, X, np.array(1.3), np.ones(2))},
+        grad=(2, 3),
+    ),
     Case(
         "dltheory.ntk.tangent_features",
         call=_of_network(ntk.tangent_features),
