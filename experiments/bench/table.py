@@ -50,14 +50,18 @@ def verdict(case: Case, rows: Sequence[Row]) -> str:
         return ""
     best = min(peers, key=lambda row: row.facts["cpu_seconds"])
     factor = ratio(best, ours, "cpu_seconds")
-    words = f"the best peer, {best.contender}, needs {factor:.2g} times the CPU-seconds of ours"
+    words = f"the best peer, {best.contender}, needs {_factor(factor)} times the CPU-seconds of ours"
     if case.target is None:
         return words
     return f"{words} (target {case.target:g}: {'met' if factor >= case.target else 'missed'})"
 
 
 def _with_ratio(text: str, factor: float) -> str:
-    return text if math.isnan(factor) else f"{text} ({factor:.2g}×)"
+    return text if math.isnan(factor) else f"{text} ({_factor(factor)}×)"
+
+
+def _factor(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= 9.95 else f"{factor:.2g}"
 
 
 def _cpu(row: Row, ours: Row | None, _: Case) -> str:
