@@ -1,12 +1,14 @@
 """What the rows do under JAX's transformations: evaluated once, for all the checks that ask.
 
-Compiling is nearly all that these tests cost, so a row is compiled twice: one program in double precision holds the
-function, its mapped form and its gradient, and runs at every point that a check needs; the other is the function in
-single precision, compiled exactly as a user's would be. The eager evaluation compiles its operations one by one.
+Compiling is nearly all that these tests cost, so a row is compiled once: one program holds the function in both
+precisions, its mapped form and its gradient, and runs at every point that a check needs. The eager evaluation compiles
+its operations one by one. Both are compiled quickly, which is enough to see what a function does under the
+transformations; how it does in a user's program is for the chapters' own tests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -16,14 +18,14 @@ import numpy as np
 
 from tests.cases import Case
 
-__all__ = ["STEP", "Double", "Row"]
+__all__ = ["STEP", "Known", "Row", "cast", "floats", "weighted"]
 
 SCALES = (0.95, 0.98)
 STEP = 1e-5
 
 
-class Double(NamedTuple):
-    """A row in double precision; results hold keys as integers.
+class Known(NamedTuple):
+    """The results of a row, in double precision unless said otherwise, with keys as integers.
 
     Attributes:
         eager: the result without `jit`.
@@ -35,7 +37,8 @@ class Double(NamedTuple):
         direction: in which the arguments that `gradient` belongs to are moved.
         moved: multiple of STEP -> the result at the example moved by so many steps.
         rekeyed: the result under another key.
-        errors: what "mapped" or "gradient" raised where it could not be traced.
+        single: the result under `jit` in single precision.
+        errors: what "mapped", "gradient" or "single" raised where it could not be traced.
     """
 
     eager: Any
@@ -48,6 +51,7 @@ class Double(NamedTuple):
     direction: Any
     moved: dict[int, Any]
     rekeyed: Any
+    single: Any
     errors: dict[str, Exception]
 
 
@@ -66,16 +70,10 @@ class Row:
         return any(map(is_key, jax.tree.leaves(self.case.args)))
 
     @functools.cached_property
-    def single(self) -> Any:
-        """The result under `jit` in single precision."""
+    def known(self) -> Known:
+        """All results, computed when the first check asks."""
         with jax.enable_x64():
-            return _numpy(jax.jit(_keys_as_integers(self.case.function))(*cast(self.case.args, jnp.float32)))
-
-    @functools.cached_property
-    def double(self) -> Double:
-        """All that is known in double precision."""
-        with jax.enable_x64():
-            return _double(self.case, self.has_key)
+            return _evaluate(self.case, self.has_key)
 
 
 def is_key(leaf: Any) -> bool:
@@ -106,11 +104,12 @@ def weighted(result: Any) -> Any:
     return sum((leaf * weights.uniform(0.5, 1.5, np.shape(leaf))).sum() for leaf in map(_array, floats(result)))
 
 
-def _double(case: Case, has_key: bool) -> Double:
+def _evaluate(case: Case, has_key: bool) -> Known:
     function = _keys_as_integers(case.function)
     args = cast(case.args, jnp.float64)
     # Eagerly first: what a function imports lazily may change JAX's settings, and so the trace around that import.
-    eager = _numpy(function(*args))
+    with _unoptimized():
+        eager = _numpy(function(*args))
 
     errors: dict[str, Exception] = {}
     traces = 0
@@ -133,19 +132,24 @@ def _double(case: Case, has_key: bool) -> Double:
     def gradient(args):
         return jax.grad(lambda *args: weighted(function(*args)), argnums=case.grad)(*args)
 
-    @functools.partial(jax.jit, compiler_options=quick_options())
-    def program(args, others):
+    def single(args):
+        return function(*args)
+
+    @functools.partial(jax.jit, compiler_options=_quick_options())
+    def program(args, others, singles):
         return (
             counted(*args),
             attempt(mapped, args, *others) if case.vmap else None,
             attempt(gradient, args) if case.grad else None,
+            attempt(single, singles),
         )
 
     def at(args):
-        return _numpy(program(args, scaled)[0])
+        return _numpy(program(args, scaled, singles)[0])
 
     scaled = [_map_floats(lambda leaf, scale=scale: scale * leaf, args) for scale in SCALES]
-    first, copies, slope = _numpy(program(args, scaled))
+    singles = cast(case.args, jnp.float32)
+    first, copies, slope, low = _numpy(program(args, scaled, singles))
     generator = np.random.default_rng(1)
     direction = tuple(jax.tree.map(lambda leaf: generator.normal(size=leaf.shape), args[i]) for i in case.grad)
 
@@ -158,7 +162,7 @@ def _double(case: Case, has_key: bool) -> Double:
     def rekeyed():
         return at(jax.tree.map(lambda leaf: jax.random.key(2**20 + 1) if is_key(leaf) else leaf, args))
 
-    return Double(
+    return Known(
         eager=eager,
         first=first,
         again=at(args),
@@ -168,13 +172,25 @@ def _double(case: Case, has_key: bool) -> Double:
         direction=direction,
         moved={steps: moved(steps) for steps in (-2, -1, 1, 2)} if case.grad else {},
         rekeyed=rekeyed() if has_key else None,
+        single=low,
         traces=traces,
         errors=errors,
     )
 
 
+@contextlib.contextmanager
+def _unoptimized():
+    """Compiles what runs eagerly without optimizing it."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 @functools.cache
-def quick_options() -> dict[str, Any]:
+def _quick_options() -> dict[str, Any]:
     """Settings under which XLA compiles several times faster, as far as this version knows them.
 
     They choose how machine code is emitted, not what JAX traces and lowers, which is what the transformations act on.

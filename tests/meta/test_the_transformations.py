@@ -16,6 +16,7 @@ from tests.meta._rows import Row
 X = np.array([0.5, -1.0, 2.0])
 MATRIX = {"x": (np.ones((2, 2)),)}
 KEY = jax.random.key(0)
+PRECISIONS = [None, "default", "high", "highest", "bfloat16", "tensorfloat32", "float32"]  # more than traces of a row
 
 
 def _sound(x):
@@ -43,8 +44,8 @@ def _refuse(x):
 
 def _restless(x):
     """Leaves another setting behind than it found."""
-    other = {"raise": "warn", "warn": "raise"}[jax.config.jax_numpy_rank_promotion]  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_numpy_rank_promotion", other)
+    now = PRECISIONS.index(jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[(now + 1) % len(PRECISIONS)])
     return 2 * x
 
 
@@ -64,6 +65,12 @@ def _refused_differently(x):
 
 def _case(call, *args, **fields) -> Case:
     return Case("faulty", args=args or (X,), call=call, **fields)
+
+
+def _only_double(x):
+    if x.dtype != jnp.float64:
+        raise TypeError("not of this precision")
+    return 2 * x
 
 
 def _difference(x, y):
@@ -103,6 +110,7 @@ FAULTS = {
     "infinite slope": (_case(lambda x: jnp.sqrt(jnp.maximum(x, 0)), np.zeros(3)), GRAD),
     "always float64": (_case(lambda x: 2 * x.astype("float64")), DTYPE),
     "always float32": (_case(lambda x: jnp.round(x).astype("float32"), grad=()), DTYPE),
+    "only for float64": (_case(_only_double), DTYPE),
     "cancels in float32": (_case(lambda x: (1e6 + x) ** 2 - 1e12, grad=()), DTYPE),
     "reuses a key": (_case(lambda key, x: _noise(key, x) + _noise(key, x**2), KEY, X, grad=(1,)), KEYS),
     "ignores the key": (_case(lambda key, x: _noise(jax.random.key(1), x), KEY, X, grad=(1,)), KEYS),
@@ -115,9 +123,9 @@ FAULTS = {
 
 @pytest.fixture
 def settings_kept():
-    before = jax.config.jax_numpy_rank_promotion  # pyright: ignore[reportAttributeAccessIssue]
+    before = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     yield
-    jax.config.update("jax_numpy_rank_promotion", before)
+    jax.config.update("jax_default_matmul_precision", before)
 
 
 def _fails(check, row) -> bool:

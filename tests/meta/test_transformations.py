@@ -12,25 +12,29 @@ from tests.meta._rows import STEP, Row, cast, floats, weighted
 ROWS = [Row(case) for case in cases()]
 
 
+def _traced(row: Row, part: str):
+    """Raises what a part of the row's program raised while it was traced."""
+    if part in row.known.errors:
+        raise row.known.errors[part]
+
+
 def jit_equals_eager_and_traces_once(row: Row):
-    known = row.double
+    known = row.known
     assert known.traces == 1, f"traced {known.traces} times"
     chex.assert_trees_all_close(known.again, known.first, rtol=0, atol=0)
     chex.assert_trees_all_close(known.first, known.eager, rtol=1e-9, atol=1e-12)
 
 
 def vmap_equals_stack(row: Row):
-    known = row.double
-    if "mapped" in known.errors:
-        raise known.errors["mapped"]
+    known = row.known
+    _traced(row, "mapped")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), known.first, *known.scaled)
     chex.assert_trees_all_close(known.mapped, stacked, rtol=1e-8, atol=1e-11)
 
 
 def gradient_equals_finite_differences(row: Row):
-    known = row.double
-    if "gradient" in known.errors:
-        raise known.errors["gradient"]
+    known = row.known
+    _traced(row, "gradient")
     chex.assert_tree_all_finite(known.gradient)
     slopes = zip(jax.tree.leaves(known.gradient), jax.tree.leaves(known.direction), strict=True)
     analytic = sum(np.sum(slope * along) for slope, along in slopes)
@@ -41,7 +45,8 @@ def gradient_equals_finite_differences(row: Row):
 
 
 def dtype_is_kept_and_float32_agrees(row: Row):
-    single, double = floats(row.single), floats(row.double.first)
+    _traced(row, "single")
+    single, double = floats(row.known.single), floats(row.known.first)
     assert {str(leaf.dtype) for leaf in double} <= {"float64"}
     assert {str(leaf.dtype) for leaf in single} <= {"float32"}
     if not row.has_key:  # random draws differ between precisions
@@ -54,7 +59,7 @@ def keys_are_not_reused_and_decide_the_result(row: Row):
     function = row.case.function
     with jax.debug_key_reuse(True):  # which reads the traced program; a new function, as an old one's trace is kept
         jax.jit(lambda *args: function(*args)).trace(*cast(row.case.args, jnp.float32))
-    pairs = zip(jax.tree.leaves(row.double.first), jax.tree.leaves(row.double.rekeyed), strict=True)
+    pairs = zip(jax.tree.leaves(row.known.first), jax.tree.leaves(row.known.rekeyed), strict=True)
     assert not all(np.array_equal(a, b) for a, b in pairs), "another key gives the same result"
 
 
