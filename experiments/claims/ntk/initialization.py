@@ -297,7 +297,7 @@ CLAIMS = (
     Claim(
         "ntk.init_convergence",
         says="The kernel at initialisation approaches the analytic one as width^(−1/2).",
-        setup=_networks(64, 48),
+        setup=_networks(128, 64),
         measure=_over_widths(_deviation),
         predict=lambda _: -0.5,
         judge=Slope(tolerance=0.1),
@@ -322,7 +322,7 @@ CLAIMS = (
     Claim(
         "ntk.init_convergence@printed",
         says="So it does with the variances in the parameters.",
-        setup=_networks(64, 48),
+        setup=_networks(128, 64),
         measure=_over_widths(lambda layers: _deviation(layers, standard=True)),
         predict=lambda _: -0.5,
         judge=Slope(tolerance=0.1),
