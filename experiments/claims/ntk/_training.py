@@ -69,13 +69,14 @@ def trained(
     *,
     activation: str = "tanh",
     bent: bool = False,
+    seeds: int = SEEDS,
     n: int = 6,
     num_steps: int = 200,
     power: float = -0.5,
     distance: float = 1.0,
     stability: float = 1.0,
 ) -> Runs:
-    """Networks of widths from 64 to `largest`, `SEEDS` of each, that learn `n` examples on a sphere.
+    """Networks of widths from 64 to `largest`, `seeds` of each, that learn `n` examples on a sphere.
 
     Targets are initial outputs plus a smooth function of the inputs: all networks have equally far to go.
 
@@ -84,6 +85,7 @@ def trained(
         largest: the largest width, a power of two.
         activation: "tanh" or "ReLU".
         bent: whether outputs pass through tanh.
+        seeds: number of networks of each width.
         n: number of examples.
         num_steps: steps of gradient descent, a multiple of ten.
         power: outputs are scaled by width^power.
@@ -93,9 +95,9 @@ def trained(
     rng = generator(key)
     x, x_test = spread(rng, n), sphere(rng, 20)
     errors = distance * np.sin(x @ rng.normal(size=INPUTS))
-    members = family(rng, widths_up_to(largest), SEEDS, activation=activation, bent=bent, power=power)
+    members = family(rng, widths_up_to(largest), seeds, activation=activation, bent=bent, power=power)
     results = _train(flattened(members.variables), x, x_test, errors, stability, num_steps)
-    shape = (len(members.widths), SEEDS)
+    shape = (len(members.widths), seeds)
     dynamics, diagonals, targets = jax.tree.map(lambda leaf: np.reshape(leaf, (*shape, *leaf.shape[1:])), results)
     return Runs(dynamics, diagonals, targets, members.widths, stability, x, x_test)
 

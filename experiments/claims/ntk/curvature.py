@@ -220,7 +220,6 @@ def _against_unit(quantity):
 
 _WIDTH = "width m"
 _RATIO = Axes(_WIDTH, r"$\|\nabla^2 f\|_2 / \|\nabla f\|_2^2$", log="xy")
-_AT_MOST = Slope(tolerance=0.15, side="at most")
 
 CLAIMS = (
     Claim(
@@ -297,7 +296,7 @@ CLAIMS = (
         setup=_networks("ReLU", bent=True, seeds=_MANY),
         measure=_ratios,
         predict=lambda _: -0.5,
-        judge=_AT_MOST,
+        judge=Slope(tolerance=0.1, side="at most"),
         control=Variant("hidden units bent too", setup=_networks("tanh", bent=True, seeds=_MANY)),
         corrected=Variant("linear output", setup=_networks("ReLU")),
         budget=_WIDTHS,
