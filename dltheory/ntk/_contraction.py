@@ -1,7 +1,6 @@
 """The kernel that factors contract to: which way is the cheapest, and in which blocks.
 
-Through positions: the Gram matrices of features and of gradients, multiplied entry by entry and summed,
-`sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`. Through weights: one product of the Jacobians `sum_t x_t (x) g_t`. Through
+Through positions: `sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`, the Gram matrices of features first. Through weights: one product of the Jacobians `sum_t x_t (x) g_t`. Through
 channels, where each channel reaches the outputs only through itself: a product for each channel. Dense layers are
 cheapest in the first way, convolutions in the second, and before a pooling in the third.
 """
@@ -24,8 +23,8 @@ __all__ = ["Factors", "block_rows", "choose_route", "contract", "contract_in_blo
 
 Factors = Sequence[FactorArrays]  # of several examples: every array has a leading axis
 
-# To read and write an entry of an intermediate costs about as much as this many multiply-adds of a matrix product.
-_PASS = 24
+# To write an entry of an intermediate and read it costs about as much as this many multiply-adds of a matrix product.
+_PASS = 16
 # Outputs in a block of rows: enough to keep a matrix product at full speed, few enough to stay in the cache.
 _BLOCK_ROWS = 512
 _BLOCK_ENTRIES = 2**24
@@ -40,8 +39,12 @@ def choose_route(program: Program, factor: Factor, outputs: Outputs, num_example
     weights = width * features
     jacobians = num_examples * rows * blocks * positions * weights
     through_weights = jacobians + num_examples**2 * rows * full * blocks * weights
-    grams = num_examples**2 * positions**2 * blocks
-    through_positions = grams * (width + rows * full * features + outputs.diagonal * full**2 * _PASS)
+    gram_width = sum(1 if row[0].kind == "tokens" else row[0].width for row in factor.rows)
+    if positions == 1:
+        through_positions = num_examples**2 * blocks * (gram_width + rows * full * features + outputs.diagonal * full**2)
+    else:
+        through_positions = num_examples**2 * blocks * positions**2 * (gram_width + rows * features)
+        through_positions += num_examples**2 * blocks * positions * rows * features * (full + _PASS)
     if positions > 1 and len(factor.sites) == 1:
         bottleneck = find_bottleneck(program, factor.sites[0])
         through_channels = num_examples * positions * weights + num_examples**2 * (weights + rows * full * features)
@@ -77,8 +80,8 @@ def _contract(left: FactorArrays, right: FactorArrays) -> Array:
     if left.gradients.shape[4:6] == (1, 1):
         squeezed = _outputs_product(left.gradients[:, :, :, :, 0, 0], right.gradients[:, :, :, :, 0, 0])
         return squeezed * gram[:, :, 0, None, :, 0, None]
-    gradients = _einsum("iqdmbtf,jqdnbsf->bdimtjns", left.gradients, right.gradients)
-    return jnp.sum(gradients * gram[:, None, :, None, :, :, None, :], axis=(0, 4, 7))
+    weighted = _einsum("bitjs,jqdnbsf->bjitqdnf", gram.astype(right.gradients.dtype), right.gradients)
+    return _einsum("iqdmbtf,bjitqdnf->dimjn", left.gradients.astype(weighted.dtype), weighted)
 
 
 def _outputs_product(left: Array, right: Array) -> Array:
@@ -111,7 +114,7 @@ def block_rows(program: Program, factors: Sequence[Factor], routes: Sequence[Rou
         blocks, positions, _, features = factor_sizes(program, factor)
         entries = 1
         if route.name == "positions":
-            entries = blocks * outputs.diagonal * (positions * outputs.full) ** 2
+            entries = blocks * positions * max(features * outputs.traced, outputs.full) * outputs.diagonal * outputs.full
         elif route.name == "channels":
             entries = features * outputs.traced * outputs.diagonal * outputs.full
         rows = min(rows, max(1, math.isqrt(_BLOCK_ENTRIES // entries)))

@@ -148,7 +148,7 @@ def empirical_nngp(
         letters = itertools.count()
         first, second, out = [next(letters)], [next(letters)], []
         if 0 in axes.diagonal or 0 in axes.traced:
-            second = first
+            second = list(first)
         out = [] if 0 in axes.traced else [*dict.fromkeys([*first, *second])]
         for axis in range(1, a.ndim):
             first.append(next(letters))
