@@ -94,7 +94,7 @@ def dual_activation(activation: Activation) -> Dual:
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.5))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.5]))
     >>> nngp.dual_activation(jax.nn.relu).kernel(pairs) == nngp.dual_activation("relu").kernel(pairs)
     True
     """

@@ -65,7 +65,7 @@ def pair_covariance(variance1: Array, variance2: Array, covariance: Array) -> Pa
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.pair_covariance(jnp.array(1.0), jnp.array(4.0), jnp.array(1.0)).residual
+    >>> nngp.pair_covariance(*jnp.array([1.0, 4.0, 1.0])).residual
     Array(0.75, dtype=float32)
     """
     require_broadcast(variance1=variance1, variance2=variance2, covariance=covariance)
@@ -101,7 +101,7 @@ def linear_kernel(x1: Array, x2: Array | None = None, *, gamma: ArrayLike = 1.0)
     """
     x2 = x1 if x2 is None else x2
     d = shapes(x1=(x1, "n d"), x2=(x2, "m d"), gamma=(gamma, ""))["d"]
-    return gamma**2 * (x1 @ x2.T) / d
+    return jnp.square(gamma) * (x1 @ x2.T) / d
 
 
 def input_covariance(x1: Array, x2: Array | None = None) -> PairCovariance:
@@ -165,7 +165,7 @@ def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayL
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.affine_covariance(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0)), 1.0, 1.0)
+    >>> nngp.affine_covariance(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0])), 1.0, 1.0)
     PairCovariance(variance1=Array(2., ...), ..., covariance=Array(1., ...), residual=Array(0.75, ...))
     """
     weight, bias = jnp.square(sigma_w), jnp.square(sigma_b)
@@ -194,7 +194,7 @@ def correlation(pairs: PairCovariance) -> Array:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.correlation(nngp.pair_covariance(jnp.array(1.0), jnp.array(4.0), jnp.array(1.0)))
+    >>> nngp.correlation(nngp.pair_covariance(*jnp.array([1.0, 4.0, 1.0])))
     Array(0.5, dtype=float32)
     """
     size = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
@@ -216,7 +216,7 @@ def half_squared_distance(pairs: PairCovariance) -> Array:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.half_squared_distance(nngp.pair_covariance(jnp.array(1.0), jnp.array(4.0), jnp.array(1.0)))
+    >>> nngp.half_squared_distance(nngp.pair_covariance(*jnp.array([1.0, 4.0, 1.0])))
     Array(1.5, dtype=float32)
     """
     root1, root2 = safe_sqrt(pairs.variance1), safe_sqrt(pairs.variance2)

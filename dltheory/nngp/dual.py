@@ -72,7 +72,7 @@ def smooth_dual(
     ...     lambda pairs: 4 * pairs.covariance,
     ...     parity=1,
     ... )
-    >>> square.kernel(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.5))).covariance
+    >>> square.kernel(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.5]))).covariance
     Array(1.5, dtype=float32)
     """
 
@@ -88,7 +88,7 @@ def smooth_dual(
         if not parity:  # the image of opposite pairs is an ordinary one
             loss = jnp.where(value >= 0, loss, size + value)
         gap = jnp.minimum(safe_ratio(loss, size, 1.0), 1.0)
-        return PairCovariance(first, second, value, gap * (2 - gap))
+        return features(first, second, value, gap)
 
     def _correlation_loss(pairs: PairCovariance, folded: Array) -> Array:
         scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
@@ -123,6 +123,17 @@ def smooth_dual(
         return jnp.where(q > 0, jax.jvp(along_first, (zero,), (one,))[1], 0.0)
 
     return Dual(kernel, derivative)
+
+
+def features(variance1: Array, variance2: Array, covariance: Array, gap: Array) -> PairCovariance:
+    """Second moments with 1 - |rho| given. Derivatives of the residual are those of the other moments.
+
+    To differentiate what makes the gap accurate would be dear, and no better: the derivative of 1 - rho^2 is smooth.
+    """
+    pairs = PairCovariance(variance1, variance2, covariance, jax.lax.stop_gradient(gap * (2 - gap)))
+    rho = safe_ratio(covariance, safe_sqrt(variance1) * safe_sqrt(variance2))
+    no_change = jax.lax.stop_gradient(rho**2) - rho**2
+    return pairs._replace(residual=pairs.residual + no_change)
 
 
 def _threshold(x: Array) -> float:

@@ -39,7 +39,7 @@ def arccos_kernel(k11: Array, k12: Array, k22: Array, *, degree: int = 1) -> Arr
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.arccos_kernel(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> nngp.arccos_kernel(*jnp.array([1.0, 1.0, 1.0]))
     Array(0.5, dtype=float32)
     """
     require_broadcast(k11=k11, k12=k12, k22=k22)
@@ -66,16 +66,20 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.rectifier_dual(-1.0).derivative(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0)))
+    >>> nngp.rectifier_dual(-1.0).derivative(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0])))
     Array(0., dtype=float32)
     """
-    mean_square = (jnp.square(negative_slope) + jnp.square(positive_slope)) / 2
-    kink = jnp.square(jnp.subtract(negative_slope, positive_slope)) / (2 * jnp.pi)
-    product = jnp.multiply(negative_slope, positive_slope)
+
+    def moments() -> tuple[Array, Array]:
+        """Mean square slope, and the coefficient of the angle."""
+        kink = jnp.square(jnp.subtract(negative_slope, positive_slope)) / (2 * jnp.pi)
+        return (jnp.square(negative_slope) + jnp.square(positive_slope)) / 2, kink
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
-        # Of the correlation of the features: 1 - |rho'|, without subtracting equal numbers anywhere.
-        weight, even = kink / mean_square, product / mean_square  # even: -1 for |x|, 1 for x
+        # The new 1 - |rho'| follows without subtracting equal numbers anywhere.
+        mean_square, kink = moments()
+        weight = kink / mean_square
+        even = jnp.multiply(negative_slope, positive_slope) / mean_square  # -1 for |x|, 1 for x
         rho = correlation(pairs)
         size = magnitude(rho)
         gap = pairs.residual / (1 + size)
@@ -95,6 +99,7 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
         )
 
     def derivative(pairs: PairCovariance) -> Array:
+        mean_square, kink = moments()
         return mean_square - kink * _pair_angle(pairs)
 
     return Dual(kernel, derivative)
@@ -115,8 +120,8 @@ def sign_dual() -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.sign_dual().kernel(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.5))).covariance
-    Array(0.33333334, dtype=float32)
+    >>> nngp.sign_dual().kernel(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.5]))).covariance.round(3)
+    Array(0.333, dtype=float32)
     """
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
@@ -157,7 +162,7 @@ def rectified_monomial_dual(degree: int) -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0]))
     >>> nngp.rectified_monomial_dual(2).kernel(pairs).covariance
     Array(1.5, dtype=float32)
     """

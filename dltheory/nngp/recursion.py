@@ -50,7 +50,7 @@ def kernel_step(
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0]))
     >>> nngp.kernel_step(pairs, "relu", jnp.sqrt(2.0)).covariance * jnp.pi
     Array(1., dtype=float32)
     """
@@ -82,7 +82,7 @@ def network_kernel_step(
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0]))
     >>> nngp.network_kernel_step(nngp.NetworkKernels(pairs, pairs.covariance), "relu", 2.0**0.5).ntk
     Array(2., dtype=float32)
     """
@@ -176,9 +176,9 @@ def kernel(
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.kernel(jnp.eye(2), depth=1, sigma_w=2.0**0.5, sigma_b=0.0, activation="relu") * jnp.pi
-    Array([[3.1415927, 1.       ],
-           [1.       , 3.1415927]], dtype=float32)
+    >>> nngp.kernel(jnp.eye(2), depth=1, sigma_w=2.0**0.5, sigma_b=0.0, activation="relu").round(1)
+    Array([[1. , 0.3],
+           [0.3, 1. ]], dtype=float32)
     """
     kernels = fully_connected_kernels(x1, x2, depth=depth, sigma_w=sigma_w, sigma_b=sigma_b, activation=activation)
     return kernels.nngp.covariance

@@ -49,7 +49,7 @@ def erf_kernel(k11: Array, k12: Array, k22: Array) -> Array:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.erf_kernel(jnp.array(0.5), jnp.array(0.5), jnp.array(0.5))
+    >>> nngp.erf_kernel(*jnp.array([0.5, 0.5, 0.5]))
     Array(0.33333334, dtype=float32)
     """
     require_broadcast(k11=k11, k12=k12, k22=k22)
@@ -77,32 +77,33 @@ def erf_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = 1.0, offset: ArrayLik
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.erf_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))) * jnp.pi
+    >>> nngp.erf_dual().derivative(nngp.pair_covariance(*jnp.array([0.0, 0.0, 0.0]))) * jnp.pi
     Array(4., dtype=float32)
     """
-    square = jnp.square(rate)
+
+    def scaled(q: Array) -> Array:
+        return jnp.square(rate) * q
 
     def determinant(pairs: PairCovariance) -> Array:
-        q1, q2 = square * pairs.variance1, square * pairs.variance2
+        q1, q2 = scaled(pairs.variance1), scaled(pairs.variance2)
         return 1 + 2 * (q1 + q2) + 4 * (q1 * q2) * pairs.residual
 
     def arcsine(ratio: Array, root: Array, size: Array) -> Array:
         return jnp.where(ratio >= 0, 1, -1) * angle(magnitude(ratio) / size, root / size)
 
     def variance(q: Array) -> Array:
-        q = square * q
-        return 2 / jnp.pi * jnp.square(amplitude) * angle(2 * q / (1 + 2 * q), jnp.sqrt(1 + 4 * q) / (1 + 2 * q)) + (
-            jnp.square(offset)
-        )
+        q = scaled(q)
+        arcsin = angle(2 * q / (1 + 2 * q), jnp.sqrt(1 + 4 * q) / (1 + 2 * q))
+        return 2 / jnp.pi * jnp.square(amplitude) * arcsin + jnp.square(offset)
 
     def product(pairs: PairCovariance) -> Array:
-        size = jnp.sqrt(1 + 2 * square * pairs.variance1) * jnp.sqrt(1 + 2 * square * pairs.variance2)
+        size = jnp.sqrt(1 + 2 * scaled(pairs.variance1)) * jnp.sqrt(1 + 2 * scaled(pairs.variance2))
         root = jnp.sqrt(determinant(pairs))
-        arcsin = arcsine(2 * square * pairs.covariance, root, size)
+        arcsin = arcsine(2 * scaled(pairs.covariance), root, size)
         return 2 / jnp.pi * jnp.square(amplitude) * arcsin + jnp.square(offset)
 
     def derivative(pairs: PairCovariance) -> Array:
-        return 4 / jnp.pi * jnp.square(amplitude) * square / jnp.sqrt(determinant(pairs))
+        return 4 / jnp.pi * jnp.square(amplitude) * jnp.square(rate) / jnp.sqrt(determinant(pairs))
 
     return smooth_dual(variance, product, derivative, parity=-1 if _is_zero(offset) else 0)
 
@@ -121,7 +122,7 @@ def sigmoid_like_dual() -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([0.0, 0.0, 0.0]))
     >>> nngp.sigmoid_like_dual().kernel(pairs).covariance
     Array(0.25, dtype=float32)
     """
@@ -145,7 +146,7 @@ def gelu_dual() -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.gelu_dual().derivative(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0)))
+    >>> nngp.gelu_dual().derivative(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0])))
     Array(0.25, dtype=float32)
     """
 
@@ -195,30 +196,34 @@ def sine_dual(amplitude: ArrayLike = 1.0, frequency: ArrayLike = 1.0, phase: Arr
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(0.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0]))
     >>> nngp.sine_dual(phase=jnp.pi / 2).derivative(pairs)
     Array(0., dtype=float32)
     """
-    square = jnp.square(frequency)
-    even = 2 * jnp.square(jnp.sin(phase))  # 1 - cos(2c): 0 for a sine, 2 for a cosine
+
+    def scaled(q: Array) -> Array:
+        return jnp.square(frequency) * q
+
+    def even() -> Array:  # 1 - cos(2c): 0 for a sine, 2 for a cosine
+        return 2 * jnp.square(jnp.sin(phase))
 
     def exponents(pairs: PairCovariance) -> tuple[Array, Array]:
         opposite = pairs._replace(covariance=-pairs.covariance)
-        return -square * half_squared_distance(pairs), -square * half_squared_distance(opposite)
+        return -scaled(half_squared_distance(pairs)), -scaled(half_squared_distance(opposite))
 
     def variance(q: Array) -> Array:
-        decay = -2 * square * q
-        return jnp.square(amplitude) / 2 * (even * jnp.exp(decay) - jnp.expm1(decay))
+        decay = -2 * scaled(q)
+        return jnp.square(amplitude) / 2 * (even() * jnp.exp(decay) - jnp.expm1(decay))
 
     def product(pairs: PairCovariance) -> Array:
         minus, plus = exponents(pairs)
-        odd = jnp.exp(jnp.maximum(minus, plus)) * -jnp.expm1(-2 * square * magnitude(pairs.covariance))
+        odd = jnp.exp(jnp.maximum(minus, plus)) * -jnp.expm1(-2 * scaled(magnitude(pairs.covariance)))
         odd = jnp.where(pairs.covariance >= 0, odd, -odd)  # e^minus - e^plus
-        return jnp.square(amplitude) / 2 * (odd + even * jnp.exp(plus))
+        return jnp.square(amplitude) / 2 * (odd + even() * jnp.exp(plus))
 
     def derivative(pairs: PairCovariance) -> Array:
         minus, plus = exponents(pairs)
-        return jnp.square(amplitude) / 2 * square * (jnp.exp(minus) + (1 - even) * jnp.exp(plus))
+        return jnp.square(amplitude) / 2 * scaled(jnp.exp(minus) + (1 - even()) * jnp.exp(plus))
 
     return smooth_dual(variance, product, derivative, parity=-1 if _is_zero(phase) else 0)
 
@@ -239,19 +244,19 @@ def rbf_dual(gamma: ArrayLike = 1.0) -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.rbf_dual(0.5).derivative(nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0)))
+    >>> nngp.rbf_dual(0.5).derivative(nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0])))
     Array(1., dtype=float32)
     """
 
     def exponent(pairs: PairCovariance) -> Array:
-        return -2 * gamma * half_squared_distance(pairs)
+        return -2 * jnp.multiply(gamma, half_squared_distance(pairs))
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
         first, second = (jnp.ones_like(q) for q in (pairs.variance1, pairs.variance2))
         return PairCovariance(first, second, jnp.exp(exponent(pairs)), -jnp.expm1(2 * exponent(pairs)))
 
     def derivative(pairs: PairCovariance) -> Array:
-        return 2 * gamma * jnp.exp(exponent(pairs))
+        return 2 * jnp.multiply(gamma, jnp.exp(exponent(pairs)))
 
     return Dual(kernel, derivative)
 
@@ -272,19 +277,21 @@ def exponential_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = 1.0) -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.exponential_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0)))
+    >>> nngp.exponential_dual().derivative(nngp.pair_covariance(*jnp.array([0.0, 0.0, 0.0])))
     Array(1., dtype=float32)
     """
-    square = jnp.square(rate)
+
+    def scaled(q: Array) -> Array:
+        return jnp.square(rate) * q
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
         q1, q2 = pairs.variance1, pairs.variance2
-        value = jnp.square(amplitude) * jnp.exp(square * ((q1 + q2) / 2 + pairs.covariance))
-        first, second = (jnp.square(amplitude) * jnp.exp(2 * square * q) for q in (q1, q2))
-        return PairCovariance(first, second, value, -jnp.expm1(-2 * square * half_squared_distance(pairs)))
+        value = jnp.square(amplitude) * jnp.exp(scaled((q1 + q2) / 2 + pairs.covariance))
+        first, second = (jnp.square(amplitude) * jnp.exp(2 * scaled(q)) for q in (q1, q2))
+        return PairCovariance(first, second, value, -jnp.expm1(-2 * scaled(half_squared_distance(pairs))))
 
     def derivative(pairs: PairCovariance) -> Array:
-        return square * kernel(pairs).covariance
+        return scaled(kernel(pairs).covariance)
 
     return Dual(kernel, derivative)
 
@@ -305,20 +312,20 @@ def normalized_exponential_dual(gamma: ArrayLike = 1.0, shift: ArrayLike = -1.0)
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(4.0), jnp.array(2.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 4.0, 2.0]))
     >>> nngp.normalized_exponential_dual().kernel(pairs).covariance
     Array(2., dtype=float32)
     """
 
     def kernel(pairs: PairCovariance) -> PairCovariance:
-        peak = jnp.exp(gamma * (1 + jnp.asarray(shift)))
+        peak = jnp.exp(jnp.multiply(gamma, jnp.add(1, shift)))
         scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
-        gap = correlation_gap(pairs)
-        value = scale * peak * jnp.exp(-gamma * gap)
-        return PairCovariance(peak * pairs.variance1, peak * pairs.variance2, value, -jnp.expm1(-2 * gamma * gap))
+        exponent = jnp.multiply(gamma, correlation_gap(pairs))
+        value = scale * peak * jnp.exp(-exponent)
+        return PairCovariance(peak * pairs.variance1, peak * pairs.variance2, value, -jnp.expm1(-2 * exponent))
 
     def derivative(pairs: PairCovariance) -> Array:
-        return gamma * jnp.exp(gamma * (correlation(pairs) + shift))
+        return jnp.multiply(gamma, jnp.exp(jnp.multiply(gamma, jnp.add(correlation(pairs), shift))))
 
     return Dual(kernel, derivative)
 
@@ -341,24 +348,23 @@ def gaussian_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = -1.0) -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> pairs = nngp.pair_covariance(jnp.array(1.0), jnp.array(1.0), jnp.array(1.0))
+    >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0]))
     >>> nngp.gaussian_dual(rate=-2.0).kernel(pairs).variance1
     Array(0.33333334, dtype=float32)
     """
-    rate = jnp.asarray(rate)
 
     def determinant(pairs: PairCovariance) -> Array:
-        q1, q2 = pairs.variance1, pairs.variance2
-        return 1 - 2 * rate * (q1 + q2) + 4 * (rate * q1) * (rate * q2) * pairs.residual
+        q1, q2 = jnp.multiply(rate, pairs.variance1), jnp.multiply(rate, pairs.variance2)
+        return 1 - 2 * (q1 + q2) + 4 * (q1 * q2) * pairs.residual
 
     def variance(q: Array) -> Array:
-        return jnp.square(amplitude) / jnp.sqrt(1 - 4 * rate * q)
+        return jnp.square(amplitude) / jnp.sqrt(1 - 4 * jnp.multiply(rate, q))
 
     def product(pairs: PairCovariance) -> Array:
         return jnp.square(amplitude) / jnp.sqrt(determinant(pairs))
 
     def derivative(pairs: PairCovariance) -> Array:
-        return 4 * jnp.square(amplitude * rate) * pairs.covariance / determinant(pairs) ** 1.5
+        return 4 * jnp.square(jnp.multiply(amplitude, rate)) * pairs.covariance / determinant(pairs) ** 1.5
 
     return smooth_dual(variance, product, derivative, parity=1)
 
@@ -378,7 +384,7 @@ def gabor_dual() -> Dual:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.gabor_dual().derivative(nngp.pair_covariance(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0)))
+    >>> nngp.gabor_dual().derivative(nngp.pair_covariance(*jnp.array([0.0, 0.0, 0.0])))
     Array(1., dtype=float32)
     """
 

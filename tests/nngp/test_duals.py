@@ -158,14 +158,14 @@ def test_dual_equals_quadrature(name, x64):
     kernel, derivative = _evaluate(name, "points", "float64")
     tolerance = SERIES_TOLERANCE.get(name, 1e-11)
     squares = np.array([[mean_square(phi, q, kinks) for q in point[:2]] for point in POINTS])
-    products = np.array([mean_product(phi, *point, kinks) for point in POINTS])
+    products = np.array([mean_product(phi, q1, q2, rho, kinks) for q1, q2, rho in POINTS])
     size = np.sqrt(np.prod(squares, axis=1))
     np.testing.assert_allclose(kernel.variance1, squares[:, 0], rtol=1e-11)
     np.testing.assert_allclose(kernel.variance2, squares[:, 1], rtol=1e-11)
     np.testing.assert_allclose(kernel.covariance / size, products / size, rtol=0, atol=tolerance)
     np.testing.assert_allclose(kernel.residual, 1 - (products / size) ** 2, rtol=0, atol=10 * tolerance)
     if slope is not None:
-        expected = np.array([mean_product(slope, *point, kinks) for point in POINTS])
+        expected = np.array([mean_product(slope, q1, q2, rho, kinks) for q1, q2, rho in POINTS])
         np.testing.assert_allclose(derivative, expected, rtol=0, atol=30 * tolerance)
     else:
         np.testing.assert_array_equal(derivative, 0)

@@ -135,7 +135,7 @@ def test_input_covariance_keeps_small_angles(d, x64):
     difference = unit[:, None] - unit[None, :4]
     opposite = unit[:, None] + unit[None, :4]
     gap = np.minimum(np.sum(difference**2, -1), np.sum(opposite**2, -1)) / 2
-    np.testing.assert_allclose(found.residual, gap * (2 - gap), rtol=2e-4, atol=1e-13)
+    np.testing.assert_allclose(np.sqrt(found.residual), np.sqrt(gap * (2 - gap)), rtol=2e-4, atol=2e-7)
     np.testing.assert_allclose(found.covariance, x @ x[:4].T / d, rtol=1e-5, atol=1e-6)
 
 

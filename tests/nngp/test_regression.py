@@ -1,5 +1,7 @@
 """Conditioning a Gaussian process, its evidence, and the kurtosis of samples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +53,8 @@ def test_duplicated_inputs_in_single_precision():
 @CONDITIONAL
 def test_evidence_is_the_density(x64):
     found = _evidence(KERNEL[:5, :5], Y, noise=0.1)
-    density = stats.multivariate_normal(np.zeros(5), KERNEL[:5, :5] + 0.1 * np.eye(5))
+    covariance: Any = KERNEL[:5, :5] + 0.1 * np.eye(5)
+    density = stats.multivariate_normal(np.zeros(5), covariance)
     assert float(found.log_evidence) == pytest.approx(density.logpdf(Y.T).sum(), rel=1e-12)
 
 
@@ -60,7 +63,8 @@ def test_evidence_of_a_singular_kernel(x64):
     thin = FEATURES[:5, :2]
     inside = thin @ np.array([0.3, -1.2])
     found = _evidence(thin @ thin.T, inside)
-    density = stats.multivariate_normal(np.zeros(5), thin @ thin.T, allow_singular=True)
+    covariance: Any = thin @ thin.T
+    density = stats.multivariate_normal(np.zeros(5), covariance, allow_singular=True)
     assert int(found.rank) == 2
     assert float(found.log_evidence) == pytest.approx(density.logpdf(inside), rel=1e-9)
     assert float(_evidence(thin @ thin.T, np.ones(5)).log_evidence) == -np.inf

@@ -82,7 +82,8 @@ def _finite_width(draw):
             second, fourth = np.mean(f**2), np.mean(f**4)
             influence = f**4 / second**2 - 2 * fourth / second**3 * f**2
             curves[name].append((float(_kurtosis(jnp.asarray(f))), np.std(influence) / np.sqrt(draw.budget)))
-    return {name: Curve(*np.array(v)[:, [0]].T, _WIDTHS, np.array(v)[:, 1]) for name, v in curves.items()}
+    rows = {name: np.array(values) for name, values in curves.items()}
+    return {name: Curve(values[:, 0], _WIDTHS, values[:, 1]) for name, values in rows.items()}
 
 
 def _kurtosis_law(identity, relu):

@@ -100,7 +100,8 @@ def _quadrature(_):
 
 @jax.jit
 def _steps(covariance):
-    pairs = nngp.pair_covariance(*(jnp.full(covariance.shape, q) for q in _VARIANCES), covariance)
+    first, second = (jnp.full(covariance.shape, q) for q in _VARIANCES)
+    pairs = nngp.pair_covariance(first, second, covariance)
     return {name: nngp.kernel_step(pairs, name, 1.0).covariance for name in _SMOOTH}
 
 
