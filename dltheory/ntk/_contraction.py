@@ -1,8 +1,9 @@
 """The kernel that factors contract to: which way is the cheapest, and in which blocks.
 
-Through positions: `sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`, the Gram matrices of features first. Through weights: one product of the Jacobians `sum_t x_t (x) g_t`. Through
-channels, where each channel reaches the outputs only through itself: a product for each channel. Dense layers are
-cheapest in the first way, convolutions in the second, and before a pooling in the third.
+Through positions: `sum_{t,t'} (x_t . x'_t') (g_t . g'_t')`, the Gram matrices of features first. Through weights: one
+product of the Jacobians `sum_t x_t (x) g_t`. Through channels, where each channel reaches the outputs only through
+itself: a product for each channel. Dense layers are cheapest in the first way, convolutions in the second, and before a
+pooling in the third.
 """
 
 from __future__ import annotations
@@ -40,11 +41,9 @@ def choose_route(program: Program, factor: Factor, outputs: Outputs, num_example
     jacobians = num_examples * rows * blocks * positions * weights
     through_weights = jacobians + num_examples**2 * rows * full * blocks * weights
     gram_width = sum(1 if row[0].kind == "tokens" else row[0].width for row in factor.rows)
-    if positions == 1:
-        through_positions = num_examples**2 * blocks * (gram_width + rows * full * features + outputs.diagonal * full**2)
-    else:
-        through_positions = num_examples**2 * blocks * positions**2 * (gram_width + rows * features)
-        through_positions += num_examples**2 * blocks * positions * rows * features * (full + _PASS)
+    through_positions = num_examples**2 * blocks * (positions**2 * gram_width + positions * rows * full * features)
+    if positions > 1:
+        through_positions += num_examples**2 * blocks * positions * rows * features * (positions + _PASS)
     if positions > 1 and len(factor.sites) == 1:
         bottleneck = find_bottleneck(program, factor.sites[0])
         through_channels = num_examples * positions * weights + num_examples**2 * (weights + rows * full * features)
@@ -80,8 +79,15 @@ def _contract(left: FactorArrays, right: FactorArrays) -> Array:
     if left.gradients.shape[4:6] == (1, 1):
         squeezed = _outputs_product(left.gradients[:, :, :, :, 0, 0], right.gradients[:, :, :, :, 0, 0])
         return squeezed * gram[:, :, 0, None, :, 0, None]
-    weighted = _einsum("bitjs,jqdnbsf->bjitqdnf", gram.astype(right.gradients.dtype), right.gradients)
-    return _einsum("iqdmbtf,bjitqdnf->dimjn", left.gradients.astype(weighted.dtype), weighted)
+
+    def column(example: tuple[Array, Array]) -> Array:
+        """Against one example on the right: what all of them would need at once leaves the cache."""
+        seen, gradient = example
+        weighted = _einsum("bits,qdnbsf->bitqdnf", seen, gradient)
+        return _einsum("iqdmbtf,bitqdnf->dimn", left.gradients, weighted)
+
+    columns = jax.lax.map(column, (jnp.moveaxis(gram, 3, 0), right.gradients))
+    return jnp.moveaxis(columns, 0, 3)
 
 
 def _outputs_product(left: Array, right: Array) -> Array:
@@ -98,7 +104,7 @@ def _outputs_product(left: Array, right: Array) -> Array:
 
 def _einsum(subscripts: str, left: Array, right: Array) -> Array:
     """A matrix product whose sums are formed in single precision at least."""
-    dtype = jnp.promote_types(left.dtype, jnp.float32)
+    dtype = jnp.promote_types(jnp.promote_types(left.dtype, right.dtype), jnp.float32)
     return jnp.einsum(subscripts, left, right, preferred_element_type=dtype)
 
 
@@ -114,7 +120,7 @@ def block_rows(program: Program, factors: Sequence[Factor], routes: Sequence[Rou
         blocks, positions, _, features = factor_sizes(program, factor)
         entries = 1
         if route.name == "positions":
-            entries = blocks * positions * max(features * outputs.traced, outputs.full) * outputs.diagonal * outputs.full
+            entries = blocks * positions**2
         elif route.name == "channels":
             entries = features * outputs.traced * outputs.diagonal * outputs.full
         rows = min(rows, max(1, math.isqrt(_BLOCK_ENTRIES // entries)))
