@@ -196,7 +196,7 @@ def test_equal_inputs_stay_equal(name, x64):
 @ARCCOS
 def test_derivative_dual_is_the_derivative_of_the_dual(x64):
     q1, q2, rho = POINTS.T
-    for name in ("relu", "erf", "gelu", "sine", "gabor", "polynomial", "fourth power of relu"):
+    for name in ("relu", "erf", "gelu", "polynomial"):
         dual = DUALS[name][0]()
 
         def product(c, dual=dual):
