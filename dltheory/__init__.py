@@ -1,8 +1,8 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.nngp``; so are ``dltheory.networks``,
-``dltheory.training`` and ``dltheory.data``, which chapters build on.
+``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``. Below the chapters are
+``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them ``dltheory.interop``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ __all__ = [
     "convergence",
     "data",
     "debug",
+    "interop",
     "networks",
     "nngp",
+    "ntk",
     "optimization",
     "perceptron",
     "platform",

@@ -11,7 +11,7 @@ from types import ModuleType
 import dltheory
 from tests.cases import Case
 
-BASE = {"debug", "platform", "typing"}
+BASE = {"debug", "interop", "platform", "typing"}
 CHAPTERS = tuple(name for name in dltheory.__all__ if name not in BASE)
 
 

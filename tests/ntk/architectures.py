@@ -101,7 +101,7 @@ ARCHITECTURES = {
     "scanned, remat, layer norm": Architecture(Scanned(), (4,), 0),
     "recurrent": Architecture(Recurrent(), (3, 2), 0),
     "unrolled, shared weights": Architecture(Unrolled(), (3, 2), 0),
-    "embedding, attention, layer norm": Architecture(Attention(), (5,), 0, vocabulary=11),
+    "embedding, attention": Architecture(Attention(), (5,), 0, vocabulary=11),
     "tied embedding": Architecture(Tied(), (5,), 1, vocabulary=11),
 }
 

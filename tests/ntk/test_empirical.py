@@ -63,7 +63,7 @@ def test_equals_product_of_jacobians(name, x64):
 
 
 @pytest.mark.parametrize("method", ["jacobian", "vector_product"])
-@pytest.mark.parametrize("name", ["pooled residual, frozen batch norm", "recurrent", "embedding, attention, layer norm"])
+@pytest.mark.parametrize("name", ["pooled residual, frozen batch norm", "recurrent", "embedding, attention"])
 def test_methods_agree(name, method, x64):
     apply_fn, params, x = random_network(name)
     both = jax.jit(
@@ -221,7 +221,9 @@ def odd_uses():
         "divisor": lambda p, x: x_sum(x) / (3 + w(p)[:1]),
         "indexed by the input": lambda p, x: w(p)[jnp.clip(x[:, 0].astype(int), 0, 2)],
         "out of the table": lambda p, x: jnp.take(w(p), x[:, :2].astype(int) - 1, axis=0, mode="clip").sum(1),
-        "dropped when out of the table": lambda p, x: w(p).at[3 * x[:, :2].astype(int)].get(mode="fill", fill_value=0).sum(1),
+        "dropped when out of the table": lambda p, x: (
+            w(p).at[3 * x[:, :2].astype(int)].get(mode="fill", fill_value=0).sum(1)
+        ),
         "stopped": lambda p, x: x @ jax.lax.stop_gradient(w(p)) + jnp.tanh(x @ w(p)),
         "branch": lambda p, x: jax.lax.cond(w(p).sum() > 0, lambda: x @ w(p), lambda: jnp.tanh(x @ w(p))),
         "loop": lambda p, x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y @ w(p)), x),
@@ -411,7 +413,7 @@ def test_composes_with_vmap_and_grad(x64):
 
 
 def test_hidden_units_may_be_permuted(x64):
-    """The kernel does not depend on the order of hidden units: a symmetry that single entries of factors do not have."""
+    """The kernel does not depend on the order of hidden units, whose entries are in all factors."""
     apply_fn, params, x = random_network("mlp")
     order = np.random.default_rng(0).permutation(6)
     layers = params["params"]
