@@ -46,6 +46,6 @@ class KernelFn(Protocol):
 class ApplyFn(Protocol):
     """A network: row i of the output depends on row i of the input alone."""
 
-    def __call__(self, params: PyTree, x: Array, /) -> Array:
-        """Outputs [n, k] of the network with parameters `params` at inputs `x` [n, ...]."""
+    def __call__(self, params: PyTree, x: Any, /) -> Any:
+        """Outputs [n, k] of the network with parameters `params` at inputs `x` [n, ...], or pytrees of such."""
         ...
