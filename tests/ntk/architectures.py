@@ -67,7 +67,7 @@ class Scanned(nn.Module):
 class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(2)(nn.RNN(nn.GRUCell(4, param_dtype=x.dtype))(x)[:, -1])
+        return nn.Dense(2)(jnp.asarray(nn.RNN(nn.GRUCell(4, param_dtype=x.dtype))(x))[:, -1])
 
 
 class Unrolled(nn.Module):
