@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dltheory._checks import alike, leading_axis, require
+from dltheory._trees import trained_part
 from dltheory.typing import ApplyFn, Array, PyTree
 
 __all__ = ["Trainable", "example", "require_outputs", "same_trainable", "trainable"]
@@ -30,15 +31,7 @@ class Trainable(NamedTuple):
 
 def trainable(apply_fn: ApplyFn, params: PyTree, name: str = "params") -> Trainable:
     """Separates what is trained: of a mapping with the key "params" that collection, of any other tree all of it."""
-    if isinstance(params, Mapping) and "params" in params:
-        structure, frozen = jax.tree.structure(params), {k: v for k, v in params.items() if k != "params"}
-
-        def rebuild(trained):
-            return jax.tree.unflatten(structure, jax.tree.leaves(frozen | {"params": trained}))
-
-        trained = params["params"]
-    else:
-        trained, rebuild = params, lambda trained: trained
+    trained, rebuild = trained_part(params)
     for path, leaf in jax.tree.leaves_with_path(trained):
         dtype = jnp.result_type(leaf)
         real = jnp.issubdtype(dtype, jnp.floating)

@@ -3,6 +3,8 @@
 # NumPy arrays stand in for JAX arrays throughout.
 # pyright: reportArgumentType=false
 
+import collections
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -204,6 +206,22 @@ class Normalised(nn.Module):
 def flax_network():
     module = Normalised()
     return module.apply, jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 3)))
+
+
+@pytest.mark.statement("ntk.gram", "ntk.parameter_gradient_flow")
+def test_collections_keep_their_names_in_mappings_that_are_not_sorted(x64):
+    """JAX flattens an ordered dictionary in the order of insertion, a plain one by its keys."""
+    plain = {"batch_stats": {"mean": np.array([5.0, 4.0, 3.0])}, "params": {"w": np.ones((3, 2))}}
+    ordered = collections.OrderedDict([("params", plain["params"]), ("batch_stats", plain["batch_stats"])])
+
+    def apply_fn(variables, x):
+        return (x - variables["batch_stats"]["mean"][None]) @ variables["params"]["w"]
+
+    np.testing.assert_array_equal(ntk.gram(apply_fn, ordered, X), ntk.gram(apply_fn, plain, X))
+    velocity = ntk.parameter_velocity(apply_fn, ordered, X, Y)
+    assert isinstance(velocity, collections.OrderedDict)
+    expected = ntk.parameter_velocity(apply_fn, plain, X, Y)
+    jax.tree.map(np.testing.assert_array_equal, dict(velocity), expected)
 
 
 @pytest.mark.statement("ntk.tangent_features", "ntk.linearization", "ntk.parameter_gradient_flow")
