@@ -78,7 +78,9 @@ def step_axis(program: Program, equation: Equation, held: Mapping[int, Axis]) ->
         return _call(equation.body, axes)
     shapes = [program.shape(atom) for atom in equation.inputs]
     out = program.shapes[equation.outputs[0]].shape
-    return [_rule(equation, axes, shapes, out)] * len(equation.outputs)
+    found = _rule(equation, axes, shapes, out)
+    found = found if isinstance(found, Lost) else int(found)  # JAX writes some axes as NumPy integers, e.g. under vmap
+    return [found] * len(equation.outputs)
 
 
 def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Axis:
@@ -94,9 +96,7 @@ def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, .
     if name == "dot_general":
         return _product(params, axes, shapes)
     if name == "conv_general_dilated":
-        numbers = params["dimension_numbers"]
-        kept = position == 0 and len(axes) == 1 and axis == numbers.lhs_spec[0] and params["batch_group_count"] == 1
-        return numbers.out_spec[0] if kept else Lost.MIXED
+        return _convolution(params, axes)
     if name == "concatenate":
         return axis if len(set(axes.values())) == 1 and params["dimension"] != axis else Lost.UNKNOWN
     if len(axes) > 1:
@@ -140,6 +140,15 @@ def _product(params: Mapping, axes: Mapping[int, int], shapes: list[tuple[int, .
     return found.pop() if len(found) == 1 else Lost.MIXED
 
 
+def _convolution(params: Mapping, axes: Mapping[int, int]) -> Axis:
+    """The axis of a convolution: that of its images; what was mapped over filters may be its groups or its channels."""
+    numbers, groups = params["dimension_numbers"], params["batch_group_count"]
+    if axes == {0: numbers.lhs_spec[0]} and groups == 1:
+        return numbers.out_spec[0]
+    mapped = groups > 1 or params["feature_group_count"] > 1 or axes == {1: numbers.rhs_spec[0]}
+    return Lost.UNKNOWN if mapped else Lost.MIXED
+
+
 def _reshaped(shape: tuple[int, ...], axis: int, out: tuple[int, ...]) -> Axis:
     """Where a reshape leaves an axis, if it leaves it alone."""
     before = math.prod(shape[:axis])
@@ -172,9 +181,9 @@ def _call(body: Program, axes: Mapping[int, int]) -> list[Axis | None]:
 
 def _scan(equation: Equation, axes: Mapping[int, int]) -> list[Axis | None]:
     """The axes after a scan: the steps hand theirs on in the carry, the axis of the steps comes first in slices."""
-    body, params = equation.body, equation.params
+    body = equation.body
     assert body is not None
-    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, second = equation.carry
     if any(axis == 0 for position, axis in axes.items() if position >= second):
         return [Lost.UNKNOWN] * len(equation.outputs)
     inner = {position: axis - 1 if position >= second else axis for position, axis in axes.items()}

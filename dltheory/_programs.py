@@ -43,6 +43,7 @@ class Equation(NamedTuple):
             function with a derivative of its own, what it computes.
         context: the settings it was traced under.
         source: where the user wrote it, as ``file:line (function)``.
+        carry: of a scan the positions among its inputs at which its carry begins and ends.
     """
 
     primitive: Any
@@ -52,6 +53,7 @@ class Equation(NamedTuple):
     body: Program | None
     context: Any
     source: str
+    carry: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -176,7 +178,7 @@ def _scan(
     """A scan whose steps take their slice of the shifts and give their slice of the records."""
     body, params = equation.steps, equation.params
     assert body is not None
-    first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+    first, second = equation.carry
     constants, start, slices = inputs[:first], inputs[first:second], inputs[second:]
 
     def step(carry, xs):
@@ -248,7 +250,8 @@ class _Reader:
             bound |= zip(eqn.outvars, outputs, strict=True)
             inner = _BODIES.get(eqn.primitive.name)
             body = None if inner is None else self.program(eqn.params[inner])
-            equations.append(Equation(eqn.primitive, inputs, outputs, eqn.params, body, eqn.ctx, _source(eqn)))
+            carry = _carry(eqn) if eqn.primitive.name == "scan" else (0, 0)
+            equations.append(Equation(eqn.primitive, inputs, outputs, eqn.params, body, eqn.ctx, _source(eqn), carry))
         return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -261,6 +264,20 @@ def _grouped(eqn: Any) -> tuple[Any, Sequence[ArrayLike]] | None:
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         return (inner.jaxpr, inner.consts) if isinstance(inner, jax.extend.core.ClosedJaxpr) else (inner, ())
     return None
+
+
+def _carry(eqn: Any) -> tuple[int, int]:
+    """Where the carry of a scan begins and ends: read off shapes, as JAX has changed how a scan says it.
+
+    Its steps see constants and the carry as they are, slices without their leading axis.
+    """
+    inner = eqn.params["jaxpr"].jaxpr
+
+    def whole(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        return sum(len(o.aval.shape) == len(i.aval.shape) for o, i in zip(outside, inside, strict=True))
+
+    end = whole(eqn.invars, inner.invars)
+    return end - whole(eqn.outvars, inner.outvars), end
 
 
 def _source(eqn: Any) -> str:

@@ -225,9 +225,9 @@ class _Search:
 
     def enter(self, equation: Equation, held: Mapping[int, _Chain], depth: int) -> None:
         """Goes on in the body of a scan with the parameters that its steps share and with those it slices."""
-        body, params = equation.steps, equation.params
+        body = equation.steps
         assert body is not None
-        first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
+        first, second = equation.carry
         inner = {}
         for position, chain in held.items():
             if first <= position < second:
@@ -314,9 +314,9 @@ class _Search:
         shape = self.program.shape(equation.inputs[1])
         width = math.prod(shape) // shape[params["dimension_numbers"].rhs_spec[0]]
         feature = Feature("patches", source, width, chain.scales, settings=(params, shape), stacked=chain.stacked)
-        key = ("convolution", chain.layout, chain.stacked, params["dimension_numbers"].rhs_spec)
-        shared = tuple(axis for axis in range(rank) if axis != channel)
-        site = _site(equation, depth, chain, (), shared, (channel,), params["feature_group_count"])
+        shared, groups = tuple(axis for axis in range(rank) if axis != channel), params["feature_group_count"]
+        key = ("convolution", chain.layout, chain.stacked, params["dimension_numbers"].rhs_spec, groups)
+        site = _site(equation, depth, chain, (), shared, (channel,), groups)
         return _Use(key, site, feature)
 
     def embedding(self, equation: Equation, chain: _Chain, depth: int) -> _Use | None:

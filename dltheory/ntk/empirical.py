@@ -145,9 +145,10 @@ def empirical_nngp(
 
     def products(a: Array, b: Array) -> Array:
         axes = _Axes(a.shape[1:], trace_axes, diagonal_axes)
+        axes.require_pairs(a.shape[0], b.shape[0])
         letters = itertools.count()
         first, second, out = [next(letters)], [next(letters)], []
-        if 0 in axes.diagonal or 0 in axes.traced:
+        if axes.aligned:
             second = list(first)
         out = [] if 0 in axes.traced else [*dict.fromkeys([*first, *second])]
         for axis in range(1, a.ndim):
@@ -227,7 +228,13 @@ class _Axes:
         distinct = len(self.traced | self.diagonal) == len(tuple(trace_axes)) + len(tuple(diagonal_axes))
         require(distinct, "`trace_axes` and `diagonal_axes` must name an axis once")
         self.full = set(range(rank)) - self.traced - self.diagonal
+        self.aligned = 0 not in self.full  # x1[i] with x2[i] only
         self.shape = shape
+
+    def require_pairs(self, n: int, m: int) -> None:
+        """Demands as many rows of one set of inputs as of the other, where they are paired."""
+        fits = not self.aligned or n == m
+        require(fits, f"`x2` must have as many rows as `x1`, {n}, to be paired with them, got {m}")
 
     def outputs(self) -> Outputs:
         """How the entries of one example's output enter the kernel."""
@@ -261,14 +268,18 @@ class _Network:
         self.leaves, self.rebuild = _trainable_leaves(params, trainable)
         self.apply_fn = apply_fn
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.x1)
-        self.require_rows(one)
+        self.row_shapes = self.require_rows(one)
         self.program, out = _programs.trace(self.apply_one, self.leaves, one)
         outputs, self.output_tree = jax.tree.flatten(out)
         self.output_shapes = [leaf.shape for leaf in outputs]
         self.dtypes = [leaf.dtype for leaf in outputs]
 
-    def require_rows(self, one: PyTree) -> None:
-        """Refuses a network that combines the rows of a batch, as far as its program shows it."""
+    def require_rows(self, one: PyTree) -> PyTree:
+        """Refuses a network that combines the rows of a batch, as far as its program shows it.
+
+        Returns:
+            The shape and dtype of a row of each output.
+        """
         two = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), one)
         program, out = _programs.trace(lambda leaves, x: self.apply_fn(self.rebuild(leaves), x), self.leaves, two)
         for leaf in jax.tree.leaves(out):
@@ -284,11 +295,12 @@ class _Network:
             f"alone; `{mixing and mixing.name}` does, at {mixing and mixing.source}. A batch normalisation needs its "
             "running averages here.",
         )
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), out)
 
     def apply_one(self, leaves: Sequence[Array], x: PyTree) -> PyTree:
-        """Outputs at one input."""
+        """Outputs at one input; a network that squeezes its batch loses the axis of a single row by itself."""
         outputs = self.apply_fn(self.rebuild(leaves), jax.tree.map(lambda leaf: leaf[None], x))
-        return jax.tree.map(lambda output: output.reshape(output.shape[1:]), outputs)
+        return jax.tree.map(lambda output, row: output.reshape(row.shape), outputs, self.row_shapes)
 
 
 def _num_rows(name: str, x: PyTree) -> int:
@@ -350,26 +362,22 @@ def _output_ntk(
 ) -> Array:
     """The kernel of one of the outputs."""
     axes = _Axes(network.output_shapes[index], trace_axes, diagonal_axes)
-    aligned = 0 in axes.traced or 0 in axes.diagonal
-    require(
-        not aligned or network.n == network.m,
-        f"`x2` must have as many rows as `x1`, {network.n}, to be paired with them, got {network.m}",
-    )
+    axes.require_pairs(network.n, network.m)
     if method == "vector_product":
-        kernel = _by_vector_products(network, index, axes, aligned)
+        kernel = _by_vector_products(network, index, axes)
     else:
-        kernel = _by_factors(network, index, axes, aligned, method, block_size)
+        kernel = _by_factors(network, index, axes, method, block_size)
     return axes.arrange(kernel).astype(network.dtypes[index])
 
 
 def _by_factors(
-    network: _Network, index: int, axes: _Axes, aligned: bool, method: str, block_size: int | None
+    network: _Network, index: int, axes: _Axes, method: str, block_size: int | None
 ) -> Array:
     """The kernel [n, m, diagonal, full, full], or [n, diagonal, full, full] of aligned pairs."""
     program = network.program._replace(outputs=network.program.outputs[index : index + 1])
     outputs = axes.outputs()
     factors = find_factors(program, range(len(network.leaves)), explicit=method == "jacobian")
-    pairs = 1 if aligned else max(network.n, network.m)
+    pairs = 1 if axes.aligned else max(network.n, network.m)
     routes = [choose_route(program, factor, outputs, pairs) for factor in factors]
     rows = block_rows(program, factors, routes, outputs)
 
@@ -380,9 +388,9 @@ def _by_factors(
         return jax.vmap(one)(jax.tree.leaves(x))
 
     if not factors:
-        shape = (network.n,) if aligned else (network.n, network.m)
+        shape = (network.n,) if axes.aligned else (network.n, network.m)
         return jnp.zeros((*shape, outputs.diagonal, outputs.full, outputs.full))
-    if aligned:
+    if axes.aligned:
         return _aligned(factors_of, network, rows if block_size is None else block_size)
     return _all_pairs(factors_of, network, rows, block_size)
 
@@ -433,7 +441,7 @@ def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _by_vector_products(network: _Network, index: int, axes: _Axes, aligned: bool) -> Array:
+def _by_vector_products(network: _Network, index: int, axes: _Axes) -> Array:
     """The kernel, column by column: what the tangents of one output at one input do to all outputs at all inputs."""
     outputs = axes.outputs()
     x2 = network.x1 if network.x2 is None else network.x2
@@ -453,7 +461,7 @@ def _by_vector_products(network: _Network, index: int, axes: _Axes, aligned: boo
 
         return jax.vmap(row)(many)
 
-    if aligned:
+    if axes.aligned:
         kernel = jax.lax.map(block, (jax.tree.map(lambda leaf: leaf[:, None], network.x1), x2))[:, 0]
     else:
         kernel = jnp.moveaxis(jax.lax.map(lambda one: block((network.x1, one)), x2), 0, 1)

@@ -204,6 +204,39 @@ def test_products_of_all_kinds(name, x64):
     assert factor.rows[0][0].kind == "array"
 
 
+def test_a_network_that_squeezes_its_batch(x64):
+    """Of one row it loses the axis of rows; the kernel has the axes that the outputs of several rows have."""
+    rng = np.random.default_rng(0)
+    params, x = {"w": jnp.asarray(rng.normal(size=(3, 3)))}, jnp.asarray(rng.normal(size=(4, 3)))
+
+    def apply(params, x, squeeze=lambda y: y):
+        return squeeze(jnp.tanh(x @ params["w"])) @ params["w"][:, :2]
+
+    squeezed = functools.partial(apply, squeeze=jnp.squeeze)
+    close(ntk.empirical_ntk(squeezed, params, x), reference(apply, params, x))
+
+
+@pytest.mark.parametrize("modulated", [lambda w, row: w * row[0], lambda w, row: jnp.tile(w, (1, 1, 1, 2)) * row[1]])
+def test_rows_with_filters_of_their_own(modulated, x64):
+    """Mapped over rows, a convolution with a filter for each becomes one with groups, which does not mix them."""
+    rng = np.random.default_rng(0)
+    params, x = {"w": jnp.asarray(rng.normal(size=(2, 2, 1, 1)))}, jnp.asarray(rng.normal(size=(3, 4)))
+
+    def apply_row(params, row):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        image, taps = row.reshape(1, 2, 2, 1), modulated(params["w"], row)
+        y = jax.lax.conv_general_dilated(image, taps, (1, 1), "SAME", dimension_numbers=numbers)
+        return jnp.tanh(y).sum((0, 1, 2))
+
+    apply_fn = jax.vmap(apply_row, (None, 0))
+    close(ntk.empirical_ntk(apply_fn, params, x), reference(apply_fn, params, x))
+
+
+def test_products_of_outputs_in_pairs_need_as_many():
+    with pytest.raises(ValueError, match="`x2`"):
+        ntk.empirical_nngp(dense, W, X, X[:2], diagonal_axes=(0,))
+
+
 def test_a_filter_shared_by_convolutions_with_other_groups(x64):
     """A filter on one channel, then the same on each of the channels it made."""
     rng = np.random.default_rng(0)
@@ -241,7 +274,6 @@ def odd_uses():
         "dropped when out of the table": lambda p, x: (
             w(p).at[3 * x[:, :2].astype(int)].get(mode="fill", fill_value=0).sum(1)
         ),
-        "squeezed": lambda p, x: jnp.tanh(x @ w(p)).squeeze() @ w(p)[:, :1],
         "vmapped softmax": lambda p, x: jax.vmap(lambda row: jax.nn.softmax(row @ w(p)))(x),
         "stopped": lambda p, x: x @ jax.lax.stop_gradient(w(p)) + jnp.tanh(x @ w(p)),
         "branch": lambda p, x: jax.lax.cond(w(p).sum() > 0, lambda: x @ w(p), lambda: jnp.tanh(x @ w(p))),
