@@ -20,7 +20,7 @@ from dltheory.ntk._factors import ByChannels, ByPositions, ByWeights, FactorArra
 from dltheory.ntk._sites import Factor, find_bottleneck
 from dltheory.typing import Array
 
-__all__ = ["Factors", "block_rows", "choose_route", "contract", "contract_in_blocks", "pair_blocks"]
+__all__ = ["Factors", "block_rows", "choose_route", "contract", "contract_anew", "contract_in_blocks"]
 
 Factors = Sequence[FactorArrays]  # of several examples: every array has a leading axis
 
@@ -138,42 +138,59 @@ def contract_in_blocks(left: Factors, right: Factors | None, rows: int) -> Array
     if max(counts) <= rows:
         return contract(left, left if right is None else right)
     rows = -(-max(counts) // -(-max(counts) // rows))  # as few blocks, of even size
-    blocks = [_split(side, rows) for side in sides]
-    first, *others = [lambda i, side=side: jax.tree.map(lambda leaf: leaf[i], side) for side in blocks]
-    return pair_blocks(first, others[0] if others else None, counts, rows, contract)
+    split = [_split(side, rows) for side in sides]
+    pairs = _pairs(counts, rows)
+
+    def block(pair: Array) -> Array:
+        first, second = (
+            jax.tree.map(lambda leaf, i=i: leaf[i], side) for side, i in zip((split[0], split[-1]), pair, strict=True)
+        )
+        return contract(first, second)
+
+    return _assemble(jax.lax.map(block, jnp.asarray(pairs)), pairs, counts, rows)
 
 
-def pair_blocks(
+def contract_anew(
     left: Callable[[Array], Factors],
     right: Callable[[Array], Factors] | None,
     counts: Sequence[int],
+    size: int,
     rows: int,
-    product: Callable[[Factors, Factors], Array],
 ) -> Array:
-    """The kernel assembled from the products of blocks; the left one is made anew only when it changes.
+    """The same where the factors of each block are computed when they are needed, those on the left once for each.
 
     Args:
-        left: the factors of a block of `rows` examples, by its number.
+        left: the factors of a block of `size` examples, by its number.
         right: the same for the other set of examples; None if there is one set only.
         counts: number of examples in each set.
-        rows: examples in a block; the last block of a set is padded.
-        product: kernel [rows, rows, diagonal, full, full] of two blocks.
+        size: examples in a block; the last block of a set is filled up.
+        rows: examples in the blocks that a pair of blocks is contracted in.
     """
-    symmetric = right is None
-    grid = -(-counts[0] // rows), -(-counts[-1] // rows)
-    pairs = np.array([(i, j) for i in range(grid[0]) for j in range(grid[1]) if not symmetric or i <= j])
+    pairs = _pairs(counts, size)
     changed = np.diff(pairs[:, 0], prepend=-1) != 0
 
-    def step(kept: Factors, pair: tuple[Array, Array, Array]) -> tuple[Factors, Array]:
-        row, column, is_new = pair
-        kept = jax.lax.cond(is_new, lambda: left(row), lambda: kept)
-        return kept, product(kept, left(column) if right is None else right(column))
+    def step(kept: Factors, pair: tuple[Array, Array]) -> tuple[Factors, Array]:
+        (first, second), is_new = pair
+        kept = jax.lax.cond(is_new, lambda: left(first), lambda: kept)
+        return kept, contract_in_blocks(kept, (right or left)(second), rows)
 
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(left, jnp.zeros((), int)))
-    _, blocks = jax.lax.scan(step, empty, (jnp.asarray(pairs[:, 0]), jnp.asarray(pairs[:, 1]), jnp.asarray(changed)))
+    _, blocks = jax.lax.scan(step, empty, (jnp.asarray(pairs), jnp.asarray(changed)))
+    return _assemble(blocks, pairs, counts, size)
+
+
+def _pairs(counts: Sequence[int], rows: int) -> np.ndarray:
+    """The pairs of blocks to contract, [pairs, 2]: all of two sets, one triangle of one."""
+    grid = -(-counts[0] // rows), -(-counts[-1] // rows)
+    return np.array([(i, j) for i in range(grid[0]) for j in range(grid[1]) if len(counts) == 2 or i <= j])
+
+
+def _assemble(blocks: Array, pairs: np.ndarray, counts: Sequence[int], rows: int) -> Array:
+    """The kernel from its blocks [pairs, rows, rows, diagonal, full, full], mirrored if they are one triangle."""
+    grid = tuple(pairs.max(axis=0) + 1)
     index = np.zeros(grid, int)
     index[pairs[:, 0], pairs[:, 1]] = np.arange(len(pairs))
-    if symmetric:
+    if len(counts) == 1:
         mirrored = np.tril(np.ones(grid, bool), -1)[:, :, None, None, None, None, None]
         tiles = blocks[np.maximum(index, index.T)]
         tiles = jnp.where(mirrored, tiles.transpose(0, 1, 3, 2, 4, 6, 5), tiles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,8 @@ from dltheory.ntk._contraction import (
     block_rows,
     choose_route,
     contract,
+    contract_anew,
     contract_in_blocks,
-    pair_blocks,
 )
 from dltheory.ntk._factors import Outputs, factor_arrays
 from dltheory.ntk._sites import find_factors
@@ -419,8 +418,7 @@ def _all_pairs(
     else:
         blocks = [_blocks(x, n, block_size) for x, n in zip(sides, counts, strict=True)]
         left, *others = [lambda i, x=x: factors_of(jax.tree.map(lambda leaf: leaf[i], x)) for x in blocks]
-        product = functools.partial(contract_in_blocks, rows=rows)
-        return pair_blocks(left, others[0] if others else None, counts, block_size, product)
+        return contract_anew(left, others[0] if others else None, counts, block_size, rows)
     return contract_in_blocks(factors[0], factors[1] if len(factors) > 1 else None, rows)
 
 
