@@ -61,7 +61,7 @@ def gp_condition(
         \Sigma &= K_{**} - K_{*} (K + \sigma^2 I)^\dagger K_{*}^T
 
     By Cholesky factorisation; where a pivot shows the matrix to be singular to rounding, by its pseudo-inverse from an
-    eigendecomposition, which the rank reports. The derivative is that of the solution of the linear system.
+    eigendecomposition, which the rank reports. Derivatives of a pseudo-inverse are those at constant rank.
 
     Args:
         k_train: covariance K of the training values, symmetric positive semi-definite, shape [n, n].
@@ -73,7 +73,8 @@ def gp_condition(
             largest diagonal entry as a sign of them; n times machine epsilon by default.
 
     Returns:
-        The posterior. Its variances are at least 0. NaN where an entry is not finite.
+        The posterior. Its variances are at least 0. NaN where an entry is not finite, and everywhere if `noise` is
+        negative or `k_train` is asymmetric, or indefinite, beyond the square root of the precision.
 
     Raises:
         ValueError: if shapes disagree.
@@ -89,8 +90,11 @@ def gp_condition(
     n = shapes(k_train=(k_train, "n n"), k_test_train=(k_test_train, "m n"), k_test=(k_test, "m m"))["n"]
     columns = _as_columns(y, n)
     shapes(noise=(noise, ""))
-    require(jnp.all(jnp.asarray(noise) >= 0), "`noise` must be non-negative")
-    matrix = k_train + jnp.asarray(noise, k_train.dtype) * jnp.eye(n, dtype=k_train.dtype)
+    dtype = jnp.result_type(k_train, k_test_train, k_test, y, float)
+    k_train, k_test_train, k_test, columns = (
+        jnp.asarray(array, dtype) for array in (k_train, k_test_train, k_test, columns)
+    )
+    matrix = _noisy(k_train, noise)
     targets = jnp.concatenate([columns, k_test_train.T], axis=1)
     solutions, _, rank = _solve(matrix, targets, rcond)
     coefficients, explained = jnp.split(solutions, [columns.shape[1]], axis=1)
@@ -122,7 +126,7 @@ def gp_evidence(k_train: Array, y: Array, *, noise: ArrayLike = 0.0, rcond: floa
         rcond: eigenvalues below `rcond` times the largest count as zero; n times machine epsilon by default.
 
     Returns:
-        Log evidence and rank.
+        Log evidence and rank; NaN where `gp_condition` is.
 
     Raises:
         ValueError: if shapes disagree.
@@ -136,15 +140,26 @@ def gp_evidence(k_train: Array, y: Array, *, noise: ArrayLike = 0.0, rcond: floa
     """
     n = shapes(k_train=(k_train, "n n"), noise=(noise, ""))["n"]
     columns = _as_columns(y, n)
-    require(jnp.all(jnp.asarray(noise) >= 0), "`noise` must be non-negative")
-    matrix = k_train + jnp.asarray(noise, k_train.dtype) * jnp.eye(n, dtype=k_train.dtype)
+    dtype = jnp.result_type(k_train, y, float)
+    matrix, columns = _noisy(jnp.asarray(k_train, dtype), noise), jnp.asarray(columns, dtype)
     coefficients, log_determinant, rank = _solve(matrix, columns, rcond)
     misfit = _misfit(matrix, columns, coefficients, rank)
     size = jax.lax.stop_gradient(jnp.linalg.norm(columns))
     supported = misfit <= jnp.finfo(matrix.dtype).eps ** 0.5 * size
     dimension = log_determinant + rank * jnp.log(2 * jnp.pi)
     value = -(jnp.sum(columns * coefficients) + columns.shape[1] * dimension) / 2
-    return GpEvidence(log_evidence=jnp.where(supported, value, -jnp.inf), rank=rank)
+    return GpEvidence(log_evidence=jnp.where(supported | jnp.isnan(misfit), value, -jnp.inf), rank=rank)
+
+
+def _noisy(kernel: Array, noise: ArrayLike) -> Array:
+    """A covariance with the variance of the noise on its diagonal, NaN if it cannot be one."""
+    noise = jnp.asarray(noise, kernel.dtype)
+    scale = jnp.max(jnp.abs(kernel), initial=0.0)
+    symmetric = jnp.max(jnp.abs(kernel - kernel.T), initial=0.0) <= jnp.finfo(kernel.dtype).eps ** 0.5 * scale
+    require(jnp.all(noise >= 0), "`noise` must be non-negative")
+    require(symmetric, "`k_train` must be symmetric")
+    matrix = kernel + noise * jnp.eye(len(kernel), dtype=kernel.dtype)
+    return jnp.where(symmetric & (noise >= 0), matrix, jnp.nan)
 
 
 def _as_columns(y: Array, n: int) -> Array:
@@ -175,8 +190,9 @@ def _solve(matrix: Array, targets: Array, rcond: float | None) -> tuple[Array, A
         safe = jnp.where(kept, values, 1.0)
         inverse = jnp.where(kept, 1 / safe, 0.0)
         solutions = vectors @ (inverse[:, None] * (vectors.T @ targets))
-        solutions = jnp.where(jnp.isfinite(values).all(), solutions, jnp.nan)
-        return solutions, jnp.sum(jnp.log(safe)), jnp.sum(kept)
+        least = -(jnp.finfo(matrix.dtype).eps ** 0.5) * jnp.max(jnp.abs(values), initial=0.0)
+        valid = jnp.where(jnp.all(values >= least), 1.0, jnp.nan)  # also where a value is NaN
+        return solutions * valid, jnp.sum(jnp.log(safe)) * valid, jnp.sum(kept)
 
     return jax.lax.cond(regular, by_cholesky, by_eigenvalues, targets)
 
@@ -188,5 +204,14 @@ def _solve_jvp(rcond, primals, tangents):
     # One solve for the tangents of the solutions and for the trace of K^+ dK.
     moved, _, _ = _solve(matrix, jnp.concatenate([targets_dot - matrix_dot @ solutions, matrix_dot], axis=1), rcond)
     k = targets.shape[1]
+
+    def turned() -> Array:
+        """What the turning of the null space adds, K^+ K^+ dK (1 - K K^+) y + (1 - K K^+) dK K^+ K^+ y."""
+        outside = matrix_dot @ (targets - matrix @ solutions)
+        tilted = matrix_dot @ _solve(matrix, solutions, rcond)[0]
+        once, _, _ = _solve(matrix, jnp.concatenate([outside, tilted], axis=1), rcond)
+        return _solve(matrix, once[:, :k], rcond)[0] + tilted - matrix @ once[:, k:]
+
+    turning = jax.lax.cond(rank < len(matrix), turned, lambda: jnp.zeros_like(solutions))
     no_change = np.zeros((), jax.dtypes.float0)
-    return (solutions, log_determinant, rank), (moved[:, :k], jnp.trace(moved[:, k:]), no_change)
+    return (solutions, log_determinant, rank), (moved[:, :k] + turning, jnp.trace(moved[:, k:]), no_change)

@@ -346,8 +346,10 @@ def _mehler_kernel(
         even_loss, odd_loss = even_loss + on_even * products.even_loss, odd_loss + on_odd * products.odd_loss
     value = even_value + jnp.where(rho >= 0, odd_value, -odd_value)
     loss = norm1 * norm2 * distance / 2 + overlap + even_loss + odd_loss
-    # Opposite inputs: |E - O| instead of E + O.
-    loss = loss + jnp.where(rho >= 0, 0.0, 2 * jnp.minimum(jnp.abs(even_value), jnp.abs(odd_value)))
+    # What is lost is up to |E + O|, or |E - O| at negative correlation, instead of E + O.
+    loss = loss + 2 * jnp.where(
+        rho >= 0, jnp.minimum(even_value + odd_value, 0.0), jnp.minimum(even_value, odd_value)
+    )
     plain = norm1 * norm2 - jnp.abs(value)  # as good where it is not small, and exact where the loss is an estimate
     loss = jnp.where(plain > 0.1 * norm1 * norm2, plain, loss)
     gap = jnp.clip(safe_ratio(loss, norm1 * norm2, 1.0), 0.0, 1.0)

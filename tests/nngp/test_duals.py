@@ -262,6 +262,17 @@ def test_series_meets_the_closed_form(kinked, x64):
 
 
 @RECURSION
+@pytest.mark.parametrize("rho", [-0.99, -0.3, 0.3, 0.99])
+@pytest.mark.parametrize("name", ["selu", "tanh"])
+def test_residual_of_unequal_variances(name, rho, x64):
+    """Coefficients of unequal variances may differ in sign, and the even part of a negative dual be negative."""
+    moments = map(jnp.asarray, (0.3, 4.0, rho * np.sqrt(1.2)))
+    moved = nngp.dual_activation(name).kernel(nngp.pair_covariance(*moments))
+    correlation = moved.covariance / jnp.sqrt(moved.variance1 * moved.variance2)
+    assert float(moved.residual) == pytest.approx(1 - float(correlation) ** 2, rel=1e-9)
+
+
+@RECURSION
 def test_series_error_bounds_the_error(x64):
     variances = jnp.array([0.5, 4.0, 25.0])
     error = nngp.series_error(jnp.tanh, variances, num_terms=16)

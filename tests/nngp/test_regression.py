@@ -87,6 +87,44 @@ def test_bad_values():
     assert np.all(np.isnan(nngp.gp_condition(bad, jnp.ones((1, 2)), jnp.eye(1), jnp.ones(2)).mean))
 
 
+@CONDITIONAL
+def test_gradient_at_a_singular_kernel_turns_its_null_space(x64):
+    """A covariance of rank 3 of 6 that moves at constant rank, and observations that it cannot produce."""
+    rng = np.random.default_rng(0)
+    base, direction = rng.normal(size=(2, 6, 3))
+    cross, y = jnp.asarray(rng.normal(size=(2, 6))), jnp.arange(6.0)
+
+    def mean(step):
+        factor = base + step * direction
+        return jnp.sum(nngp.gp_condition(factor @ factor.T, cross, jnp.eye(2), y).mean)
+
+    h = 1e-5
+    assert float(jax.grad(mean)(0.0)) == pytest.approx(float(mean(h) - mean(-h)) / (2 * h), rel=1e-6)
+
+
+NOT_COVARIANCES = {
+    "indefinite": ([[1.0, 2.0], [2.0, 1.0]], 0.0),
+    "negative": ([[-1.0, 0.0], [0.0, -1.0]], 0.0),
+    "asymmetric": ([[1.0, 0.5], [0.0, 1.0]], 0.0),
+    "negative noise": ([[1.0, 0.0], [0.0, 1.0]], -0.5),
+}
+
+
+@CONDITIONAL
+@pytest.mark.parametrize("name", NOT_COVARIANCES)
+def test_what_is_no_covariance_gives_nan(name):
+    matrix, noise = NOT_COVARIANCES[name]
+    posterior = nngp.gp_condition(jnp.array(matrix), jnp.ones((1, 2)), jnp.ones((1, 1)), jnp.ones(2), noise=noise)
+    assert jnp.isnan(posterior.mean).all()
+    assert jnp.isnan(nngp.gp_evidence(jnp.array(matrix), jnp.ones(2), noise=noise).log_evidence)
+
+
+@CONDITIONAL
+def test_integer_covariances_are_numbers_too():
+    posterior = nngp.gp_condition(jnp.eye(2, dtype=int), jnp.ones((1, 2), int), jnp.ones((1, 1), int), jnp.arange(2))
+    assert posterior.mean.item() == 1.0
+
+
 @pytest.mark.statement("nngp.finite_width_nongaussian")
 def test_excess_kurtosis_equals_scipy(x64):
     samples = _RNG.normal(size=50) ** 3
