@@ -27,7 +27,7 @@ from dltheory.typing import ApplyFn, Array, PyTree
 
 __all__ = ["empirical_nngp", "empirical_ntk", "ntk_matvec"]
 
-METHODS = ("auto", "factorized", "jacobian", "vector_product")
+METHODS = ("factorized", "jacobian", "vector_product")
 # Factors of all inputs are kept between blocks while they take no more than this.
 _KEPT_BYTES = 2**30
 
@@ -42,7 +42,7 @@ def empirical_ntk(
     *,
     trace_axes: Sequence[int] = (),
     diagonal_axes: Sequence[int] = (),
-    method: str = "auto",
+    method: str = "factorized",
     block_size: int | None = None,
     trainable: Trainable | None = None,
 ) -> PyTree:
@@ -56,7 +56,8 @@ def empirical_ntk(
 
     Args:
         apply_fn: the network, `apply_fn(params, x)` with outputs [n, k] (or [n] or [n, ...], or a pytree of such); row
-            i of the outputs depends on row i of the inputs alone. E.g. a Flax module's `apply`.
+            i of the outputs depends on row i of the inputs alone. E.g. a Flax module's `apply`. It is traced for one
+            row and for two, so a batch size must not be written into it; noise that it draws is that of the first row.
         params: its parameters, a pytree of floating-point arrays; of a mapping with the key "params" (the variables of
             a Flax module) only that collection is differentiated, the others (batch statistics) stay as they are.
         x1: inputs [n, ...], or a pytree of arrays that share their leading axis.
@@ -64,8 +65,9 @@ def empirical_ntk(
         trace_axes: axes of the outputs [n, k, ...] to average the kernel over, e.g. (-1,) for the mean over the outputs
             of each output's own kernel (summed and divided by their number).
         diagonal_axes: axes of the outputs to pair with themselves only; 0 pairs x1[i] with x2[i].
-        method: "factorized"; "jacobian", all Jacobians entry by entry; "vector_product", one column at a time by a
-            vector-Jacobian and a Jacobian-vector product, with no memory for Jacobians; or "auto", the first.
+        method: "factorized"; "jacobian", all Jacobians entry by entry; or "vector_product", one column at a time by a
+            vector-Jacobian and a Jacobian-vector product, with no memory for Jacobians (and no `custom_vjp`, which JAX
+            cannot push forward).
         block_size: how many inputs are differentiated at a time; by default all at once. It bounds the memory of the
             backward pass. The factors of all inputs are kept if they take less than 1 GiB, and are recomputed for
             each pair of blocks if they take more.

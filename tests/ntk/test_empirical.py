@@ -350,7 +350,7 @@ AXES = [
 ]
 
 
-@pytest.mark.parametrize("method", ["auto", "vector_product"])
+@pytest.mark.parametrize("method", ["factorized", "vector_product"])
 @pytest.mark.parametrize(("traced", "diagonal"), [case[:2] for case in AXES])
 def test_traced_and_diagonal_axes(traced, diagonal, method, x64):
     rng = np.random.default_rng(0)

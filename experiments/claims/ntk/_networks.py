@@ -80,7 +80,7 @@ def outputs(apply_fn, variables, x):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def kernel(apply_fn, variables, x1, x2, method="auto"):
+def kernel(apply_fn, variables, x1, x2, method="factorized"):
     """The library's tangent kernel [n, m] of a network with one output."""
     return ntk.empirical_ntk(apply_fn, variables, x1, x2, method=method)[..., 0, 0]
 
