@@ -86,7 +86,7 @@ def empirical_ntk(
     >>> import jax.numpy as jnp
     >>> from dltheory import ntk
     >>> def linear(params, x):
-    ...     return x @ params["kernel"] + params["bias"]
+    ...     return x @ params["kernel"] + params["bias"][None]
     >>> params = {"kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)}
     >>> x = jnp.array([[1.0, 2.0], [0.0, 1.0]])
     >>> ntk.empirical_ntk(linear, params, x)[:, :, 0, 0]  # x @ x.T + 1
