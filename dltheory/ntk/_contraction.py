@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory._programs import Program
-from dltheory.ntk._factors import ByChannels, ByPositions, ByWeights, FactorArrays, Outputs, Route, factor_sizes
+from dltheory.ntk._factors import ByChannels, ByPositions, ByWeights, FactorArrays, Outputs, Route, Sizes
 from dltheory.ntk._sites import Factor, find_bottleneck
 from dltheory.typing import Array
 
@@ -31,9 +31,9 @@ _BLOCK_ROWS = 512
 _BLOCK_ENTRIES = 2**24
 
 
-def choose_route(program: Program, factor: Factor, outputs: Outputs, num_examples: int) -> Route:
+def choose_route(program: Program, factor: Factor, sizes: Sizes, outputs: Outputs, num_examples: int) -> Route:
     """The way to contract a factor of `num_examples` with as many that costs the fewest operations."""
-    blocks, positions, width, features = factor_sizes(program, factor)
+    blocks, positions, width, features = sizes
     if positions == width == 1:
         return Route("weights")  # the gradient is the Jacobian
     rows, full = outputs.traced * outputs.diagonal * outputs.full, outputs.full
@@ -113,11 +113,10 @@ def _outer(array: Array) -> Array:
     return jnp.moveaxis(array, 1, 0)[:, :, :, None, None]
 
 
-def block_rows(program: Program, factors: Sequence[Factor], routes: Sequence[Route], outputs: Outputs) -> int:
+def block_rows(sizes: Sequence[Sizes], routes: Sequence[Route], outputs: Outputs) -> int:
     """How many examples a block of the contraction holds, so that its intermediates stay small."""
     rows = max(1, _BLOCK_ROWS // outputs.full)
-    for factor, route in zip(factors, routes, strict=True):
-        blocks, positions, _, features = factor_sizes(program, factor)
+    for (blocks, positions, _, features), route in zip(sizes, routes, strict=True):
         entries = 1
         if route.name == "positions":
             entries = blocks * positions**2

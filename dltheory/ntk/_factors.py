@@ -40,14 +40,12 @@ class Outputs(NamedTuple):
     """How the outputs of one example enter the kernel: traced, diagonal, or in full.
 
     Attributes:
-        shape: of the output of one example.
         order: flat indices of its entries, those traced slowest, those in full fastest.
         traced: number of entries summed over.
         diagonal: number of entries paired with themselves only.
         full: number of entries paired with one another.
     """
 
-    shape: tuple[int, ...]
     order: np.ndarray
     traced: int
     diagonal: int
@@ -98,12 +96,16 @@ class ByChannels(NamedTuple):
 FactorArrays = ByPositions | ByWeights | ByChannels
 
 
-def factor_sizes(program: Program, factor: Factor) -> Sizes:
-    """The sizes of a factor."""
+def factor_sizes(program: Program, factors: Sequence[Factor]) -> list[Sizes]:
+    """The sizes of factors."""
     shapes = program.stacked_shapes()
-    parts = [_site_sizes(site, shapes[site.number].shape) for site in factor.sites]
-    width = sum(row[0].width for row in factor.rows)
-    return Sizes(parts[0][0], sum(positions for _, positions, _ in parts), width, parts[0][2])
+
+    def sizes(factor: Factor) -> Sizes:
+        parts = [_site_sizes(site, shapes[site.number].shape) for site in factor.sites]
+        width = sum(row[0].width for row in factor.rows)
+        return Sizes(parts[0][0], sum(positions for _, positions, _ in parts), width, parts[0][2])
+
+    return [sizes(factor) for factor in factors]
 
 
 def factor_arrays(

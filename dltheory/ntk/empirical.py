@@ -12,7 +12,7 @@ import numpy as np
 
 from dltheory import _programs
 from dltheory._axes import Lost, follow_axis
-from dltheory._checks import require, shapes
+from dltheory._checks import leading_axis, require, shapes
 from dltheory.ntk._contraction import (
     Factors,
     block_rows,
@@ -21,7 +21,7 @@ from dltheory.ntk._contraction import (
     contract_anew,
     contract_in_blocks,
 )
-from dltheory.ntk._factors import Outputs, factor_arrays
+from dltheory.ntk._factors import Outputs, factor_arrays, factor_sizes
 from dltheory.ntk._sites import find_factors
 from dltheory.typing import ApplyFn, Array, PyTree
 
@@ -139,8 +139,7 @@ def empirical_nngp(
     Array([[ 4., 12.],
            [12., 36.]], dtype=float32)
     """
-    _num_rows("x1", x1)
-    _same_inputs(x1, x2)
+    _num_rows(x1, x2)
     left = apply_fn(params, x1)
     right = left if x2 is None else apply_fn(params, x2)
 
@@ -200,8 +199,7 @@ def ntk_matvec(
     Array([[5.],
            [2.]], dtype=float32)
     """
-    _num_rows("x1", x1)
-    _same_inputs(x1, x2)
+    _num_rows(x1, x2)
     leaves, rebuild = _trainable_leaves(params, trainable)
     _, push = jax.linearize(lambda theta: apply_fn(rebuild(theta), x1), leaves)
     outputs, pull = jax.vjp(lambda theta: apply_fn(rebuild(theta), x1 if x2 is None else x2), leaves)
@@ -241,7 +239,7 @@ class _Axes:
         """How the entries of one example's output enter the kernel."""
         kinds = [sorted(axis - 1 for axis in axes if axis > 0) for axes in (self.traced, self.diagonal, self.full)]
         order = np.arange(math.prod(self.shape)).reshape(self.shape).transpose(*itertools.chain(*kinds)).ravel()
-        return Outputs(self.shape, order, *(math.prod(self.shape[axis] for axis in axes) for axes in kinds))
+        return Outputs(order, *(math.prod(self.shape[axis] for axis in axes) for axes in kinds))
 
     def arrange(self, kernel: Array) -> Array:
         """The kernel [..., diagonal, full, full] with the axes of the outputs in their order, traces averaged."""
@@ -262,9 +260,7 @@ class _Network:
     def __init__(
         self, apply_fn: ApplyFn, params: PyTree, x1: PyTree, x2: PyTree | None, trainable: Trainable | None
     ) -> None:
-        self.n = _num_rows("x1", x1)
-        self.m = self.n if x2 is None else _num_rows("x2", x2)
-        _same_inputs(x1, x2)
+        self.n, self.m = _num_rows(x1, x2)
         self.x1, self.x2 = jax.tree.map(jnp.asarray, (x1, x2))
         self.leaves, self.rebuild = _trainable_leaves(params, trainable)
         self.apply_fn = apply_fn
@@ -304,24 +300,15 @@ class _Network:
         return jax.tree.map(lambda output, row: output.reshape(row.shape), outputs, self.row_shapes)
 
 
-def _num_rows(name: str, x: PyTree) -> int:
-    """Number of inputs."""
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-    require(
-        len(sizes) == 1 and min(sizes) > (0,),
-        f"`{name}` must be arrays that share a leading axis of at least 1, got leading axes "
-        f"{[list(size) for size in sorted(sizes)]}",
-    )
-    return min(sizes)[0]
-
-
-def _same_inputs(x1: PyTree, x2: PyTree | None) -> None:
-    """Checks that two sets of inputs are of one kind."""
+def _num_rows(x1: PyTree, x2: PyTree | None) -> tuple[int, int]:
+    """Number of inputs on either side, which must be of one kind."""
+    n = leading_axis(x1=x1)
     if x2 is None:
-        return
-    _num_rows("x2", x2)
+        return n, n
+    m = leading_axis(x2=x2)
     kinds = [jax.tree.map(lambda leaf: list(jnp.shape(leaf)[1:]), x) for x in (x1, x2)]
     require(kinds[0] == kinds[1], f"`x2` must be inputs like `x1`, of shapes {kinds[0]}, got {kinds[1]}")
+    return n, m
 
 
 def _trainable_leaves(
@@ -379,8 +366,9 @@ def _by_factors(
     outputs = axes.outputs()
     factors = find_factors(program, range(len(network.leaves)), explicit=method == "jacobian")
     pairs = 1 if axes.aligned else max(network.n, network.m)
-    routes = [choose_route(program, factor, outputs, pairs) for factor in factors]
-    rows = block_rows(program, factors, routes, outputs)
+    sizes = factor_sizes(program, factors)
+    routes = [choose_route(program, *each, outputs, pairs) for each in zip(factors, sizes, strict=True)]
+    rows = block_rows(sizes, routes, outputs)
 
     def factors_of(x: PyTree) -> Factors:
         def one(inputs):

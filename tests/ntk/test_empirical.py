@@ -14,7 +14,7 @@ from dltheory import ntk
 from dltheory._programs import trace
 from dltheory.ntk import empirical
 from dltheory.ntk._contraction import choose_route
-from dltheory.ntk._factors import Outputs
+from dltheory.ntk._factors import Outputs, factor_sizes
 from dltheory.ntk._sites import find_bottleneck, find_factors
 from tests.ntk.architectures import ARCHITECTURES, random_network
 
@@ -102,8 +102,10 @@ def routes(apply_fn, shapes, input_shape, num_outputs, n=64):
     program, _ = trace(
         lambda leaves, x: apply_fn(leaves, x[None])[0], args, jax.ShapeDtypeStruct(input_shape, dtype)
     )
-    outputs = Outputs((num_outputs,), np.arange(num_outputs), 1, 1, num_outputs)
-    return [choose_route(program, factor, outputs, n).name for factor in find_factors(program, range(len(shapes)))]
+    outputs = Outputs(np.arange(num_outputs), 1, 1, num_outputs)
+    factors = find_factors(program, range(len(shapes)))
+    sizes = factor_sizes(program, factors)
+    return [choose_route(program, *each, outputs, n).name for each in zip(factors, sizes, strict=True)]
 
 
 def test_routes_are_the_cheap_ones():
