@@ -14,10 +14,13 @@ from flax import linen as nn
 from dltheory import nngp, ntk
 from dltheory.interop import neural_tangents
 
-pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict")),
-    reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict")),
+        reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)",
+    ),
+]
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 close = functools.partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-10)
 

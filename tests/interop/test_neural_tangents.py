@@ -54,6 +54,7 @@ def test_jax_is_left_as_it_was():
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_a_plain_import_that_failed_before_does_no_harm():
     python("""
         try:
@@ -67,6 +68,7 @@ def test_a_plain_import_that_failed_before_does_no_harm():
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_threads_get_the_same_module():
     out = python("""
         from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +110,7 @@ def network(stax):
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", [0, 1, 2, 3])
 def test_empirical_kernel_is_the_contraction_of_jacobians(nt, stax, implementation, x64, capsys):
     apply_fn, params, x = network(stax)
@@ -120,6 +123,7 @@ def test_empirical_kernel_is_the_contraction_of_jacobians(nt, stax, implementati
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_structured_derivatives_run_without_jit(nt, stax):
     apply_fn, params, x = network(stax)
     kernels = [
@@ -130,6 +134,7 @@ def test_structured_derivatives_run_without_jit(nt, stax):
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_expansions_and_products(nt, stax, x64):
     apply_fn, params, x = network(stax)
     moved = jax.tree.map(lambda leaf: leaf + 0.01 * jnp.cos(leaf), params)
@@ -162,6 +167,7 @@ def test_infinite_width_kernel_is_the_arc_cosine_recursion(nt, stax, x64):
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_monte_carlo_kernel_is_near_the_limit(nt, stax):
     init_fn, apply_fn, kernel_fn = stax.serial(stax.Dense(256), stax.Erf(), stax.Dense(1))
     x = jax.random.normal(jax.random.key(0), (2, 4))
@@ -170,6 +176,7 @@ def test_monte_carlo_kernel_is_near_the_limit(nt, stax):
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_predictions(nt, stax, x64):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(7, 20)) / np.sqrt(20)
@@ -201,6 +208,7 @@ def test_predictions(nt, stax, x64):
 
 
 @needs_neural_tangents
+@pytest.mark.slow
 def test_predictors_are_made_and_used_inside_of_transformations(nt, x64):
     kernels = jnp.stack([jnp.eye(3) + scale for scale in (0.1, 0.2)])
     y = jnp.arange(3.0)[:, None]

@@ -2,8 +2,9 @@
 
 Compiling is nearly all that these tests cost, so a row is compiled once: one program holds the function in both
 precisions, its mapped form and its gradient, and runs at every point that a check needs. The eager evaluation compiles
-its operations one by one. Both are compiled quickly, which is enough to see what a function does under the
-transformations; how it does in a user's program is for the chapters' own tests.
+its operations one by one, which takes as long again; it is left to the slow tests. Both are compiled quickly, which is
+enough to see what a function does under the transformations; how it does in a user's program is for the chapters' own
+tests.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ class Known(NamedTuple):
     """The results of a row, in double precision unless said otherwise, with keys as integers.
 
     Attributes:
-        eager: the result without `jit`.
         first, again: the result under `jit`, twice.
         traces: how often the function was traced until it had run at every point.
         scaled: the results with the floating-point arguments scaled by each of SCALES.
@@ -41,7 +41,6 @@ class Known(NamedTuple):
         errors: what "mapped", "gradient" or "single" raised where it could not be traced.
     """
 
-    eager: Any
     first: Any
     again: Any
     traces: int
@@ -75,6 +74,11 @@ class Row:
         with jax.enable_x64():
             return _evaluate(self.case, self.has_key)
 
+    def eager(self) -> Any:
+        """The result in double precision without `jit`."""
+        with jax.enable_x64(), _unoptimized():
+            return _numpy(_keys_as_integers(self.case.function)(*cast(self.case.args, jnp.float64)))
+
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is a typed key."""
@@ -107,9 +111,7 @@ def weighted(result: Any) -> Any:
 def _evaluate(case: Case, has_key: bool) -> Known:
     function = _keys_as_integers(case.function)
     args = cast(case.args, jnp.float64)
-    # Eagerly first: what a function imports lazily may change JAX's settings, and so the trace around that import.
-    with _unoptimized():
-        eager = _numpy(function(*args))
+    jax.eval_shape(function, *args)  # what it imports lazily may change JAX's settings, and so the trace around that
 
     errors: dict[str, Exception] = {}
     traces = 0
@@ -163,7 +165,6 @@ def _evaluate(case: Case, has_key: bool) -> Known:
         return at(jax.tree.map(lambda leaf: jax.random.key(2**20 + 1) if is_key(leaf) else leaf, args))
 
     return Known(
-        eager=eager,
         first=first,
         again=at(args),
         scaled=[at(others) for others in scaled],

@@ -87,8 +87,9 @@ def _noise(key, x):
     return x * jax.random.normal(key, x.shape, x.dtype)
 
 
-JIT, VMAP, GRAD, DTYPE, KEYS, SHAPE = (
-    "jit_equals_eager_and_traces_once",
+EAGER, TRACES, VMAP, GRAD, DTYPE, KEYS, SHAPE = (
+    "jit_equals_eager",
+    "jit_traces_once_and_repeats_itself",
     "vmap_equals_stack",
     "gradient_equals_finite_differences",
     "dtype_is_kept_and_float32_agrees",
@@ -99,8 +100,8 @@ JIT, VMAP, GRAD, DTYPE, KEYS, SHAPE = (
 FAULTS = {
     "none": (_case(_sound, wrong=MATRIX), None),
     "none, with a key": (_case(_noise, KEY, X, grad=(1,)), None),
-    "other result when traced": (_case(lambda x: x + (1e-6 if isinstance(x, Tracer) else 0)), JIT),
-    "traced again": (_case(_restless), JIT),
+    "other result when traced": (_case(lambda x: x + (1e-6 if isinstance(x, Tracer) else 0)), EAGER),
+    "traced again": (_case(_restless), TRACES),
     "cannot be mapped": (_case(_with_batching(_refuse), grad=()), VMAP),
     "mapped otherwise": (_case(_with_batching(lambda x: (2 + 1e-6) * x), grad=()), VMAP),
     "mixes examples": (_case(_with_batching(lambda x: 2 * jnp.flip(x, 0)), grad=()), VMAP),
@@ -116,7 +117,7 @@ FAULTS = {
     "ignores the key": (_case(lambda key, x: _noise(jax.random.key(1), x), KEY, X, grad=(1,)), KEYS),
     "accepts a wrong shape": (_case(lambda x: 2 * x, wrong=MATRIX), SHAPE),
     "refuses a wrong shape by another name": (_case(_sound, wrong={"y": MATRIX["x"]}), SHAPE),
-    "refuses a wrong shape only eagerly": (_case(_refused_eagerly, wrong=MATRIX), {JIT, SHAPE}),
+    "refuses a wrong shape only eagerly": (_case(_refused_eagerly, wrong=MATRIX), {EAGER, SHAPE}),
     "refuses a wrong shape in other words": (_case(_refused_differently, wrong=MATRIX), SHAPE),
 }
 

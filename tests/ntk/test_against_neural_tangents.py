@@ -14,9 +14,12 @@ from dltheory import ntk
 from dltheory.interop import neural_tangents
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict"))
-pytestmark = pytest.mark.skipif(
-    not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"
+    ),
+]
 RNG = np.random.default_rng(0)
 N, M, K = 6, 3, 2
 FEATURES, TEST_FEATURES = RNG.normal(size=(N, 30)), RNG.normal(size=(M, 30))
