@@ -99,9 +99,7 @@ def routes(apply_fn, shapes, input_shape, num_outputs, n=64):
     """The route of each factor of a network with the given shapes of parameters."""
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     dtype = jnp.int32 if input_shape == (64,) else jnp.float32
-    program, _ = trace(
-        lambda leaves, x: apply_fn(leaves, x[None])[0], args, jax.ShapeDtypeStruct(input_shape, dtype)
-    )
+    program, _ = trace(lambda leaves, x: apply_fn(leaves, x[None])[0], args, jax.ShapeDtypeStruct(input_shape, dtype))
     outputs = Outputs(np.arange(num_outputs), 1, 1, num_outputs)
     factors = find_factors(program, range(len(shapes)))
     sizes = factor_sizes(program, factors)
@@ -221,7 +219,8 @@ def test_a_network_that_squeezes_its_batch(x64):
         return squeeze(jnp.tanh(x @ params["w"])) @ params["w"][:, :2]
 
     squeezed = functools.partial(apply, squeeze=jnp.squeeze)
-    close(ntk.empirical_ntk(squeezed, params, x), reference(apply, params, x))
+    kernel = jax.jit(functools.partial(ntk.empirical_ntk, squeezed))(params, x)
+    close(kernel, jax.jit(functools.partial(reference, apply))(params, x))
 
 
 @pytest.mark.parametrize("modulated", [lambda w, row: w * row[0], lambda w, row: jnp.tile(w, (1, 1, 1, 2)) * row[1]])
@@ -310,14 +309,19 @@ def test_odd_uses_of_parameters(name, x64):
     block_size=st.sampled_from([None, 1, 2, 3]),
     crossed=st.booleans(),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_blocks_do_not_change_the_kernel(sizes, block_size, crossed):
     n, m, d, k = sizes
     rng = np.random.default_rng(sum(sizes))
     params = {"b": jnp.asarray(rng.normal(size=k), jnp.float32), "w": jnp.asarray(rng.normal(size=(d, k)), jnp.float32)}
     x = jnp.asarray(rng.normal(size=(n, d)), jnp.float32)
     y = jnp.asarray(rng.normal(size=(m, d)), jnp.float32) if crossed else None
-    kernel = ntk.empirical_ntk(lambda p, x: x @ p["w"] + p["b"][None], params, x, y, block_size=block_size)
+
+    @jax.jit
+    def blocked(params, x, y):
+        return ntk.empirical_ntk(lambda p, x: x @ p["w"] + p["b"][None], params, x, y, block_size=block_size)
+
+    kernel = blocked(params, x, y)
     gram = x @ (x if y is None else y).T + 1
     np.testing.assert_allclose(kernel, gram[:, :, None, None] * np.eye(k)[None, None], rtol=1e-5, atol=1e-5)
 
@@ -326,7 +330,7 @@ def test_blocks_do_not_change_the_kernel(sizes, block_size, crossed):
 def test_factors_that_are_recomputed(crossed, monkeypatch, x64):
     """With no memory to keep them, the factors of each pair of blocks are made again."""
     apply_fn, params, x = random_network("mlp", n=7)
-    expected = reference(apply_fn, params, x)[:, : 5 if crossed else 7]
+    expected = jax.jit(functools.partial(reference, apply_fn))(params, x)[:, : 5 if crossed else 7]
     monkeypatch.setattr(empirical, "_KEPT_BYTES", 0)
     monkeypatch.setattr("dltheory.ntk._contraction._BLOCK_ROWS", 6)  # blocks of two examples inside those of three
     x2 = x[:5] if crossed else None
@@ -336,8 +340,14 @@ def test_factors_that_are_recomputed(crossed, monkeypatch, x64):
 def test_small_contraction_blocks(monkeypatch, x64):
     apply_fn, params, x = random_network("mlp", n=7)
     monkeypatch.setattr("dltheory.ntk._contraction._BLOCK_ROWS", 6)
-    close(*both(apply_fn, params, x))
-    close(ntk.empirical_ntk(apply_fn, params, x[:2], x), reference(apply_fn, params, x[:2], x))
+
+    def kernels(params, x):
+        return ntk.empirical_ntk(apply_fn, params, x), ntk.empirical_ntk(apply_fn, params, x[:2], x)
+
+    whole, crossed = jax.jit(kernels)(params, x)
+    expected = jax.jit(functools.partial(reference, apply_fn))(params, x)
+    close(whole, expected)
+    close(crossed, expected[:2])
 
 
 def grid_network(params, x):
@@ -346,41 +356,69 @@ def grid_network(params, x):
 
 
 AXES = [
-    ((), (), "iajbpq->ijabpq"),
-    ((1,), (), None),
-    ((-1,), (1,), None),
-    ((), (0,), None),
-    ((0,), (-1,), None),
-    ((0, 1, 2), (), None),
-    ((), (0, 1, 2), None),
-    ((2,), (0,), None),
-    ((1, 2), (), None),
+    ((), ()),
+    ((1,), ()),
+    ((-1,), (1,)),
+    ((), (0,)),
+    ((0,), (-1,)),
+    ((0, 1, 2), ()),
+    ((), (0, 1, 2)),
+    ((2,), (0,)),
+    ((1, 2), ()),
 ]
 
 
-@pytest.mark.parametrize("method", ["factorized", "vector_product"])
-@pytest.mark.parametrize(("traced", "diagonal"), [case[:2] for case in AXES])
-def test_traced_and_diagonal_axes(traced, diagonal, method, x64):
+@functools.cache
+def grids():
+    """Parameters and two sets of inputs of the grid network."""
     rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.normal(size=(4, 6)))}
-    x1, x2 = jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(rng.normal(size=(3, 4)))
-    left, right = (jacobian(grid_network, params, x) for x in (x1, x2))
-    expected = np.einsum("iabp,jcdp->ijacbd", left, right)
-    for axis in (2, 1, 0):  # of the outputs; their two axes in `expected` are next to one another
-        if axis in [a % 3 for a in (*traced, *diagonal)]:
-            expected = np.moveaxis(np.diagonal(expected, axis1=2 * axis, axis2=2 * axis + 1), -1, 2 * axis)
-        if axis in [a % 3 for a in traced]:
-            expected = expected.mean(2 * axis)
-    settings = {"trace_axes": traced, "diagonal_axes": diagonal}
-    close(ntk.empirical_ntk(grid_network, params, x1, x2, method=method, **settings), expected)
-    outputs = [grid_network(params, x) for x in (x1, x2)]
-    products = np.einsum("iab,jcd->ijacbd", *outputs)
-    for axis in (2, 1, 0):
+    return {"w": rng.normal(size=(4, 6))}, rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+
+
+@functools.cache
+def kernels_of_grids(kernel_fn, **settings):
+    """A kernel of the grid network for all AXES, by one program."""
+
+    @jax.jit
+    def kernels(params, x1, x2):
+        return [
+            kernel_fn(grid_network, params, x1, x2, trace_axes=traced, diagonal_axes=diagonal, **settings)
+            for traced, diagonal in AXES
+        ]
+
+    return dict(zip(AXES, kernels(*grids()), strict=True))
+
+
+@functools.cache
+def factors_of_grids():
+    """Of the two sets of inputs the Jacobians [n, 2, 3, p] and the outputs [n, 2, 3]."""
+    params, *inputs = grids()
+    return [jax.jit(lambda p, x: (jacobian(grid_network, p, x), grid_network(p, x)))(params, x) for x in inputs]
+
+
+def on_axes(products, traced, diagonal):
+    """Products [n, n, 2, 2, 3, 3] of all pairs of outputs with some axes traced and of some the diagonal."""
+    for axis in (2, 1, 0):  # of the outputs; the two axes of each are next to one another
         if axis in [a % 3 for a in (*traced, *diagonal)]:
             products = np.moveaxis(np.diagonal(products, axis1=2 * axis, axis2=2 * axis + 1), -1, 2 * axis)
         if axis in [a % 3 for a in traced]:
             products = products.mean(2 * axis)
-    close(ntk.empirical_nngp(grid_network, params, x1, x2, **settings), products)
+    return products
+
+
+@pytest.mark.parametrize("method", ["factorized", "vector_product"])
+@pytest.mark.parametrize(("traced", "diagonal"), AXES)
+def test_traced_and_diagonal_axes(traced, diagonal, method, x64):
+    (left, _), (right, _) = factors_of_grids()
+    expected = on_axes(np.einsum("iabp,jcdp->ijacbd", left, right), traced, diagonal)
+    close(kernels_of_grids(ntk.empirical_ntk, method=method)[traced, diagonal], expected)
+
+
+@pytest.mark.parametrize(("traced", "diagonal"), AXES)
+def test_traced_and_diagonal_axes_of_products_of_outputs(traced, diagonal, x64):
+    (_, left), (_, right) = factors_of_grids()
+    expected = on_axes(np.einsum("iab,jcd->ijacbd", left, right), traced, diagonal)
+    close(kernels_of_grids(ntk.empirical_nngp)[traced, diagonal], expected)
 
 
 def test_pytrees_of_inputs_and_outputs(x64):
@@ -392,39 +430,44 @@ def test_pytrees_of_inputs_and_outputs(x64):
         y = jnp.tanh(x["a"] @ params[0] + x["b"] @ params[1])
         return {"first": y[:, 0], "rest": y[:, 1:]}
 
-    kernels = ntk.empirical_ntk(apply, params, x)
+    kernels, jacobians_of = jax.jit(lambda p, x: (ntk.empirical_ntk(apply, p, x), jax.jacrev(apply)(p, x)))(params, x)
     assert {name: kernel.shape for name, kernel in kernels.items()} == {"first": (3, 3), "rest": (3, 3, 2, 2)}
     for name, kernel in kernels.items():
-        jacobians = jax.tree.leaves(jax.jacrev(lambda p, name=name: apply(p, x)[name])(params))
+        jacobians = [np.asarray(jac) for jac in jacobians_of[name]]
         parts = [jac.reshape(3, -1, leaf.size) for jac, leaf in zip(jacobians, params, strict=True)]
-        flat = jnp.concatenate(parts, -1)
-        expected = jnp.einsum("ikp,jlp->ijkl", flat, flat)
-        close(kernel.reshape(expected.shape), expected)
+        flat = np.concatenate(parts, -1)
+        expected = np.einsum("ikp,jlp->ijkl", flat, flat)
+        close(np.reshape(kernel, expected.shape), expected)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("bfloat16", 3e-2), ("float16", 3e-3), ("float32", 1e-5)])
 def test_precisions(dtype, rtol):
     with jax.enable_x64():
         apply_fn, params, x = random_network("mlp")
-        expected = np.asarray(reference(apply_fn, params, x))
+        expected = np.asarray(jax.jit(functools.partial(reference, apply_fn))(params, x))
     low, x_low = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), (params, x))
-    kernel = ntk.empirical_ntk(apply_fn, low, x_low)
+    kernel = jax.jit(functools.partial(ntk.empirical_ntk, apply_fn))(low, x_low)
     assert kernel.dtype == dtype
     close(np.asarray(kernel, np.float64), expected, rtol)
 
 
 def test_frozen_parameters(x64):
     apply_fn, params, x = random_network("mlp")
-    everything = ntk.empirical_ntk(apply_fn, params, x)
-    parts = [
-        ntk.empirical_ntk(apply_fn, params, x, trainable=lambda path, i=i: path.startswith(f"params/Dense_{i}/"))
-        for i in range(3)
-    ]
-    close(sum(parts), everything)
-    matvec = ntk.ntk_matvec(apply_fn, params, x, trainable=lambda path: path.endswith("bias"))
-    kernel = ntk.empirical_ntk(apply_fn, params, x, trainable=lambda path: path.endswith("bias"))
     vector = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
-    close(matvec(vector), jnp.einsum("ijkl,jl->ik", kernel, vector))
+
+    def biases(path):
+        return path.endswith("bias")
+
+    @jax.jit
+    def kernels(params, x):
+        of_layers = [lambda path, i=i: path.startswith(f"params/Dense_{i}/") for i in range(3)]
+        chosen = (None, *of_layers, biases)
+        matvec = ntk.ntk_matvec(apply_fn, params, x, trainable=biases)
+        return [ntk.empirical_ntk(apply_fn, params, x, trainable=each) for each in chosen], matvec(vector)
+
+    (everything, *parts, kernel), product = kernels(params, x)
+    close(sum(map(np.asarray, parts)), everything)
+    close(product, np.einsum("ijkl,jl->ik", kernel, vector))
 
 
 def test_batch_statistics_are_not_differentiated(x64):
@@ -446,34 +489,40 @@ def test_matvec_equals_kernel(x64):
 
 def test_matvec_solves_with_conjugate_gradients(x64):
     apply_fn, params, x = random_network("mlp")
-    matvec = ntk.ntk_matvec(apply_fn, params, x)
     target = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
-    solution, _ = jax.scipy.sparse.linalg.cg(lambda v: matvec(v) + 0.1 * v, target, tol=1e-12)
-    kernel = ntk.gram(apply_fn, params, x) + 0.1 * np.eye(12)
-    close(solution.ravel(), np.linalg.solve(kernel, target.ravel()), 1e-8)
+
+    @jax.jit
+    def solve(params, x):
+        matvec = ntk.ntk_matvec(apply_fn, params, x)
+        solution, _ = jax.scipy.sparse.linalg.cg(lambda v: matvec(v) + 0.1 * v, target, tol=1e-12)
+        return solution, ntk.gram(apply_fn, params, x)
+
+    solution, gram = solve(params, x)
+    close(np.ravel(solution), np.linalg.solve(np.asarray(gram) + 0.1 * np.eye(12), target.ravel()), 1e-8)
 
 
 def test_composes_with_vmap_and_grad(x64):
     apply_fn, params, x = random_network("mlp")
-    ensemble = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
-    kernels = jax.vmap(lambda p: ntk.empirical_ntk(apply_fn, p, x))(ensemble)
-    close(kernels[1], ntk.empirical_ntk(apply_fn, jax.tree.map(lambda leaf: 0.5 * leaf, params), x))
+    ensemble = jax.tree.map(lambda leaf: np.stack([leaf, 0.5 * np.asarray(leaf)]), params)
+    kernel_fn = functools.partial(ntk.empirical_ntk, apply_fn)
+    kernels = jax.jit(jax.vmap(kernel_fn, (0, None)))(ensemble, x)
+    close(kernels[1], jax.jit(kernel_fn)(jax.tree.map(lambda leaf: leaf[1], ensemble), x))
 
     def trace_of_kernel(x):
         return jnp.einsum("iikk->", ntk.empirical_ntk(apply_fn, params, x, block_size=2))
 
-    gradient = jax.jit(jax.grad(trace_of_kernel))(x)
-    direction = jnp.asarray(np.random.default_rng(1).normal(size=x.shape))
-    step = 1e-5
-    numeric = (trace_of_kernel(x + step * direction) - trace_of_kernel(x - step * direction)) / (2 * step)
-    assert float(jnp.sum(gradient * direction)) == pytest.approx(float(numeric), rel=1e-6)
+    direction, step = np.random.default_rng(1).normal(size=x.shape), 1e-5
+    valued = jax.jit(jax.value_and_grad(trace_of_kernel))
+    gradient = valued(x)[1]
+    numeric = (valued(x + step * direction)[0] - valued(x - step * direction)[0]) / (2 * step)
+    assert np.sum(gradient * direction) == pytest.approx(float(numeric), rel=1e-6)
 
 
 def test_hidden_units_may_be_permuted(x64):
     """The kernel does not depend on the order of hidden units, whose entries are in all factors."""
     apply_fn, params, x = random_network("mlp")
     order = np.random.default_rng(0).permutation(6)
-    layers = params["params"]
+    layers = jax.tree.map(np.asarray, params["params"])
     moved = {
         "Dense_0": {"kernel": layers["Dense_0"]["kernel"][:, order], "bias": layers["Dense_0"]["bias"][order]},
         "Dense_1": {
@@ -482,7 +531,8 @@ def test_hidden_units_may_be_permuted(x64):
         },
         "Dense_2": {"kernel": layers["Dense_2"]["kernel"][order], "bias": layers["Dense_2"]["bias"]},
     }
-    close(ntk.empirical_ntk(apply_fn, {"params": moved}, x), ntk.empirical_ntk(apply_fn, params, x))
+    kernel_fn = jax.jit(functools.partial(ntk.empirical_ntk, apply_fn))
+    close(kernel_fn({"params": moved}, x), kernel_fn({"params": layers}, x))
 
 
 def dense(params, x):
