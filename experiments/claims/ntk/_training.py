@@ -14,9 +14,9 @@ from experiments.claim import generator
 from experiments.claims.ntk._networks import INPUTS, family, sphere, spread, switched, widths_up_to
 from experiments.curves import Curve, estimate
 
-__all__ = ["SEEDS", "Runs", "flattened", "trained", "typical"]
+__all__ = ["SEEDS", "Runs", "flattened", "in_blocks", "trained", "typical"]
 
-SEEDS = 32
+SEEDS = 24
 
 
 class Runs(NamedTuple):
@@ -95,11 +95,22 @@ def trained(
     rng = generator(key)
     x, x_test = spread(rng, n), sphere(rng, 20)
     errors = distance * np.sin(x @ rng.normal(size=INPUTS))
-    members = family(rng, widths_up_to(largest), seeds, activation=activation, bent=bent, power=power)
-    results = _train(flattened(members.variables), x, x_test, errors, stability, num_steps)
+    members = family(rng, widths_up_to(largest, smallest=64), seeds, activation=activation, bent=bent, power=power)
+
+    def train(variables):
+        return _train(variables, x, x_test, errors, stability, num_steps)
+
+    results = in_blocks(train, (flattened(members.variables),), SEEDS)
     shape = (len(members.widths), seeds)
     dynamics, diagonals, targets = jax.tree.map(lambda leaf: np.reshape(leaf, (*shape, *leaf.shape[1:])), results)
     return Runs(dynamics, diagonals, targets, members.widths, stability, x, x_test)
+
+
+def in_blocks(function, args, size):
+    """A function of arrays with one leading axis, called on `size` rows at a time: few shapes need few compilations."""
+    rows = len(jax.tree.leaves(args)[0])
+    parts = [function(*jax.tree.map(lambda leaf, i=i: leaf[i : i + size], args)) for i in range(0, rows, size)]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def typical(samples, widths):

@@ -12,14 +12,15 @@ from dltheory import ntk
 from dltheory.typing import ArrayLike
 from experiments.claim import Axes, Budget, Claim, Variant, generator
 from experiments.claims.ntk._networks import INPUTS, family, sphere, switched, widths_up_to
-from experiments.claims.ntk._training import flattened, typical
+from experiments.claims.ntk._training import flattened, in_blocks, typical
 from experiments.curves import Curve
 from experiments.judges import Equal, Slope
 
 __all__ = ["CLAIMS"]
 
-_WIDTHS = Budget(quick=1024, full=8192)  # the largest; the smallest is 64
+_WIDTHS = Budget(quick=512, full=8192)  # the largest; the smallest is 32
 _SEEDS = 16
+_BLOCK = 16  # networks that are measured by one call
 _MANY = 128  # behind a bent output the ratio varies more than tenfold between networks
 
 
@@ -64,7 +65,7 @@ def _measure(key, members, x, units: ArrayLike = 1.0):
     variables = members.variables | {"setting": setting | {"scale": setting["scale"] * units}}
     flat, inputs = flattened(variables), x.reshape(-1, INPUTS)
     outputs = _outputs(flat, inputs)
-    ratios = _lazy_ratios(flat, inputs, units.ravel(), jax.random.split(key, len(inputs)))
+    ratios = in_blocks(_lazy_ratios, (flat, inputs, units.ravel(), jax.random.split(key, len(inputs))), _BLOCK)
     return _Measured(members.widths, variables, x, *jax.tree.map(lambda r: np.reshape(r, shape), (outputs, ratios)))
 
 
@@ -126,9 +127,7 @@ def _blocks(activation, u, v, largest=True):
 
 
 def _library_norms(problem):
-    return {
-        name: Curve(at.ratios.hessian_norm.ravel(), np.repeat(at.widths, _SEEDS)) for name, at in problem.items()
-    }
+    return {name: Curve(at.ratios.hessian_norm.ravel(), np.repeat(at.widths, _SEEDS)) for name, at in problem.items()}
 
 
 def _paper_norms(problem, largest=True):
@@ -176,7 +175,7 @@ def _deep_ratios(widths, mask, x, keys):
         keys = dict(zip(shapes, jax.random.split(key_params, 3), strict=True))
         params = {name: jax.random.normal(keys[name], shape, x.dtype) for name, shape in shapes.items()}
         variables = {"params": params, "setting": {"mask": mask, "scale": width**-0.5}}
-        return ntk.lazy_ratio(key_start, _deep, variables, x, jnp.ones(1), tolerance=1e-2).curvature[0]
+        return ntk.lazy_ratio(key_start, _deep, variables, x, jnp.ones(1), tolerance=5e-2).curvature[0]
 
     return jax.lax.map(measure, (widths, mask, x, keys))
 

@@ -121,8 +121,7 @@ def _directional(variables, x_train, y, x):
 
 def _speeds(at):
     return {
-        name: _directional(at.variables, at.x, at.y, x)
-        for name, x in (("examples", at.x), ("other inputs", at.x_test))
+        name: _directional(at.variables, at.x, at.y, x) for name, x in (("examples", at.x), ("other inputs", at.x_test))
     }
 
 

@@ -64,13 +64,13 @@ def _blocks():
 
 
 @jax.jit
-def _law():
-    (nngp, nngp_cross, nngp_test), (tangent, tangent_cross, _) = _blocks()
+def _law(blocks):
+    (nngp, nngp_cross, nngp_test), (tangent, tangent_cross, _) = blocks
     return ntk.ensemble_moments(tangent, tangent_cross, nngp, nngp_cross, nngp_test, jnp.asarray(_Y))
 
 
 def _predicted_moments(_):
-    law = _law()
+    law = _law(_blocks())
     return {"mean": law.mean, "variance": np.diag(law.cov)}
 
 

@@ -159,8 +159,7 @@ def _interpolations(ridge=0.0):
         gram, cross, y, truths = map(np.array, (gram, cross, targets, truths))
         alpha = np.asarray(_regress(gram, y, ridge))
         errors = [
-            np.einsum("bcij,bcj->bci", kernels, alpha) - each[:, None]
-            for kernels, each in ((gram, y), (cross, truths))
+            np.einsum("bcij,bcj->bci", kernels, alpha) - each[:, None] for kernels, each in ((gram, y), (cross, truths))
         ]
         return _Errors(*(np.mean(error**2, axis=-1) for error in errors))
 
@@ -226,7 +225,7 @@ CLAIMS = (
         assumptions=(
             Assumption("the network generalises", lambda problem: [at.test.mean() > 0.85 for at in problem.values()]),
         ),
-        budget=Budget(quick=16, full=100),
+        budget=Budget(quick=8, full=100),
         axes=Axes(y="test accuracy, difference"),
     ),
     Claim(

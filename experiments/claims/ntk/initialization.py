@@ -18,7 +18,7 @@ from experiments.judges import Equal, Mean, Slope
 __all__ = ["CLAIMS"]
 
 _SIGMA_W, _SIGMA_B = 2.0**0.5, 0.1
-_WIDTHS = Budget(quick=1024, full=8192)  # the largest; the smallest is 64
+_WIDTHS = Budget(quick=512, full=8192)  # the largest; the smallest is 32
 _DEPTHS = {"one hidden layer": 1, "two hidden layers": 2}
 
 
@@ -297,7 +297,7 @@ CLAIMS = (
     Claim(
         "ntk.init_convergence",
         says="The kernel at initialisation approaches the analytic one as width^(−1/2).",
-        setup=_networks(128, 64),
+        setup=_networks(64, 48),
         measure=_over_widths(_deviation),
         predict=lambda _: -0.5,
         judge=Slope(tolerance=0.1),
@@ -322,7 +322,7 @@ CLAIMS = (
     Claim(
         "ntk.init_convergence@printed",
         says="So it does with the variances in the parameters.",
-        setup=_networks(128, 64),
+        setup=_networks(64, 48),
         measure=_over_widths(lambda layers: _deviation(layers, standard=True)),
         predict=lambda _: -0.5,
         judge=Slope(tolerance=0.1),
