@@ -24,6 +24,11 @@ def estimate(estimator, objective, points, **settings):
     return jax.jit(lambda key, at: estimator(key, objective, at, **settings))(KEY, points)
 
 
+def both(objective, points, **settings):
+    """Estimates of smoothness and of strong convexity by one compiled program."""
+    return jax.jit(lambda key, at: [estimator(key, objective, at, **settings) for estimator in (L, MU)])(KEY, points)
+
+
 def network(params, inputs, targets):
     hidden = jnp.tanh(inputs @ params["w"] + params["b"][None])
     return jnp.mean((hidden @ params["v"] - targets) ** 2)
@@ -58,8 +63,7 @@ def test_estimates_on_a_network_equal_the_dense_spectrum(x64):
 def test_extremes_of_a_diagonal_hessian(x64, dtype):
     point = jnp.zeros((1, 4), dtype)
     objective = with_hessian(np.diag([0.5, 1.0, 3.0, 8.0]))
-    largest = estimate(L, objective, point)
-    smallest = estimate(MU, objective, point)
+    largest, smallest = both(objective, point)
     assert largest.value.dtype == smallest.value.dtype == dtype
     assert bool(largest.converged & smallest.converged)
     assert float(largest.value) == pytest.approx(8.0, rel=5e-4)
@@ -70,8 +74,7 @@ def test_extremes_of_a_diagonal_hessian(x64, dtype):
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_estimates_do_not_mind_the_units_of_the_objective(scale):
     objective = with_hessian(scale * np.diag([0.5, 1.0, 3.0, 8.0]))
-    for estimator, expected in ((L, 8.0), (MU, 0.5)):
-        found = estimate(estimator, objective, jnp.zeros((1, 4)))
+    for found, expected in zip(both(objective, jnp.zeros((1, 4))), (8.0, 0.5), strict=True):
         assert bool(found.converged)
         assert float(found.value) / scale == pytest.approx(expected, abs=4e-3)
 
@@ -94,8 +97,7 @@ def test_a_concave_direction_makes_the_constant_negative():
 @pytest.mark.parametrize(("curvature", "expected"), [(0.0, 0.0), (3.0, 3.0)])
 def test_multiples_of_the_identity_converge_at_once(curvature, expected):
     objective = with_hessian(curvature * np.eye(3))
-    for estimator in (L, MU):
-        found = estimate(estimator, objective, jnp.ones((2, 3)))
+    for found in both(objective, jnp.ones((2, 3))):
         assert bool(found.converged)
         assert int(found.num_steps) <= 4
         assert float(found.value) == pytest.approx(expected, abs=1e-6)
@@ -104,16 +106,14 @@ def test_multiples_of_the_identity_converge_at_once(curvature, expected):
 @BOTH
 def test_stopping_early_is_flagged():
     objective = with_hessian(np.diag([1.0, 0.999, 0.01]))
-    for estimator in (L, MU):
-        found = estimate(estimator, objective, jnp.zeros((1, 3)), max_steps=2, tolerance=1e-9)
+    for found in both(objective, jnp.zeros((1, 3)), max_steps=2, tolerance=1e-9):
         assert not bool(found.converged)
         assert int(found.num_steps) >= 2
 
 
 @BOTH
 def test_a_hessian_that_is_not_finite_is_flagged():
-    for estimator in (L, MU):
-        found = estimate(estimator, lambda x: jnp.sum(jnp.sqrt(x)), jnp.array([[1.0, 0.0]]))
+    for found in both(lambda x: jnp.sum(jnp.sqrt(x)), jnp.array([[1.0, 0.0]])):
         assert bool(jnp.isnan(found.value))
         assert not bool(found.converged)
 
@@ -139,7 +139,7 @@ def test_pl_constant_equals_the_smallest_ratio(x64):
     root = rng.normal(size=(4, 4))
     hessian, points = root @ root.T, rng.normal(size=(50, 4))
     ratios = np.sum((points @ hessian) ** 2, 1) / np.einsum("nd,de,ne->n", points, hessian, points)
-    constant = convergence.pl_constant(with_hessian(hessian), jnp.asarray(points), 0.0)
+    constant = jax.jit(lambda points: convergence.pl_constant(with_hessian(hessian), points, 0.0))(points)
     assert float(constant) == pytest.approx(ratios.min(), rel=1e-12)
     assert float(constant) >= np.linalg.eigvalsh(hessian)[0]
 
@@ -157,12 +157,16 @@ def test_pl_constant_at_and_below_the_minimum():
     def square(x):
         return jnp.sum(x**2)
 
-    assert float(convergence.pl_constant(square, jnp.zeros((2, 1)), 0.0)) == np.inf
-    assert float(convergence.pl_constant(square, jnp.array([[0.0], [1.0]]), 0.0)) == 2.0
-    assert np.isnan(float(convergence.pl_constant(square, jnp.ones((1, 1)), 2.0)))
+    @jax.jit
+    def constant(points, minimum):
+        return convergence.pl_constant(square, points, minimum)
+
+    assert float(constant(jnp.zeros((2, 1)), 0.0)) == np.inf
+    assert float(constant(jnp.array([[0.0], [1.0]]), 0.0)) == 2.0
+    assert np.isnan(float(constant(jnp.ones((2, 1)), 2.0)))
     with pytest.raises(ValueError, match="`minimum` must not exceed"):
-        checked(convergence.pl_constant)(square, jnp.ones((1, 1)), 2.0)
-    gradient = jax.grad(lambda points: convergence.pl_constant(square, points, 0.0))(jnp.array([[0.0], [1.0]]))
+        checked(constant)(jnp.ones((2, 1)), 2.0)
+    gradient = jax.jit(jax.grad(constant))(jnp.array([[0.0], [1.0]]), 0.0)
     assert np.all(np.isfinite(gradient))
 
 
@@ -174,7 +178,7 @@ def test_spectrum_bounds_of_logistic_regression(x64):
     def objective(w):
         return jnp.mean(jax.nn.softplus(-features @ w)) + ridge / 2 * w @ w
 
-    bounds = convergence.hessian_spectrum_bounds(objective, jnp.asarray(weights))
+    bounds = jax.jit(lambda w: convergence.hessian_spectrum_bounds(objective, w))(weights)
     p = 1 / (1 + np.exp(-features @ weights))
     eigenvalues = np.linalg.eigvalsh(features.T * (p * (1 - p)) @ features / 20 + ridge * np.eye(3))
     np.testing.assert_allclose(bounds, eigenvalues[[0, -1]], rtol=1e-10)
