@@ -44,7 +44,8 @@ def shifted(scale, seed=1):
 def test_tangent_features_equal_the_formula(x64):
     expected = features_by_hand(PARAMS, X)
     np.testing.assert_allclose(jax.jit(lambda p: ntk.jacobian(network, p, X))(PARAMS), expected, atol=1e-13)
-    np.testing.assert_allclose(ntk.tangent_features(network, PARAMS, X[1]), expected[1], atol=1e-13)
+    features = jax.jit(lambda p: ntk.tangent_features(network, p, X[1]))(PARAMS)
+    np.testing.assert_allclose(features, expected[1], atol=1e-13)
 
 
 @pytest.mark.statement("ntk.tangent_features", "ntk.linearization")
@@ -70,12 +71,12 @@ def test_at_the_kink_the_features_are_those_of_automatic_differentiation():
 def test_gram_is_the_product_of_features_and_deficient_where_it_must_be(x64):
     twice = np.concatenate([X, X[:1]])
     flat = features_by_hand(PARAMS, twice).reshape(10, P)
-    gram = ntk.gram(network, PARAMS, twice)
+    gram = np.asarray(jax.jit(lambda p: ntk.gram(network, p, twice))(PARAMS))
     np.testing.assert_allclose(gram, flat @ flat.T, atol=1e-12)
     eigenvalues = np.linalg.eigvalsh(gram)
     assert np.sum(eigenvalues > 1e-10 * eigenvalues[-1]) == 8  # the repeated input adds two null vectors
     assert eigenvalues[0] > -1e-10 * eigenvalues.sum()
-    narrow = ntk.gram(lambda w, x: jnp.sin(x @ w), np.ones((3, 1)), np.vstack([X, X_TEST]))
+    narrow = jax.jit(lambda w: ntk.gram(lambda w, x: jnp.sin(x @ w), w, np.vstack([X, X_TEST])))(np.ones((3, 1)))
     assert np.linalg.matrix_rank(narrow) == 3  # as many as parameters
 
 
@@ -118,20 +119,20 @@ def test_order_must_be_a_natural_number(order):
 
 @pytest.mark.statement("ntk.parameter_gradient_flow")
 def test_parameter_velocity_is_minus_the_gradient_and_sums_features(x64):
-    velocity = ntk.parameter_velocity(network, PARAMS, X, Y)
-    gradient = jax.grad(lambda p: ntk.squared_loss(network, p, X, Y))(PARAMS)
+    velocity, (loss, gradient) = jax.jit(
+        lambda p: (ntk.parameter_velocity(network, p, X, Y), jax.value_and_grad(ntk.squared_loss, 1)(network, p, X, Y))
+    )(PARAMS)
     summed = np.einsum("nkp,nk->p", features_by_hand(PARAMS, X), Y - network(PARAMS, X))
     flat = np.concatenate([np.ravel(velocity[name]) for name in sorted(PARAMS)])
     np.testing.assert_allclose(flat, summed, atol=1e-12)
     for name in PARAMS:
         np.testing.assert_allclose(velocity[name], -gradient[name], atol=1e-12)
-    loss = ntk.squared_loss(network, PARAMS, X, Y)
     assert float(loss) == pytest.approx(0.5 * np.sum((np.asarray(network(PARAMS, X)) - Y) ** 2), rel=1e-13)
 
 
 @pytest.mark.statement("ntk.function_space_flow")
 def test_outputs_move_by_kernel_times_residual(x64):
-    velocity = ntk.parameter_velocity(network, PARAMS, X, Y)
+    velocity = jax.jit(lambda p: ntk.parameter_velocity(network, p, X, Y))(PARAMS)
     everywhere = np.concatenate([X, X_TEST])
     _, moved = jax.jvp(lambda p: network(p, everywhere), (jax.tree.map(jnp.asarray, PARAMS),), (velocity,))
     train, test = features_by_hand(PARAMS, X), features_by_hand(PARAMS, everywhere)
@@ -162,20 +163,20 @@ def test_a_kernel_of_one_or_five_axes_is_refused():
 
 @pytest.mark.statement("ntk.linearized_loss", "ntk.representer")
 def test_linearised_loss_is_that_of_the_linearised_network_and_convex(x64):
-    features = ntk.jacobian(network, PARAMS, X)
+    features = jax.jit(lambda p: ntk.jacobian(network, p, X))(PARAMS)
     residual = Y - network(PARAMS, X)
     shift = np.concatenate([(shifted(0.5)[name] - PARAMS[name]).ravel() for name in sorted(PARAMS)])
     loss = ntk.linearized_loss(shift, features, residual)
     model = ntk.squared_loss(ntk.linearize(network, PARAMS), shifted(0.5), X, Y)
     assert float(loss) == pytest.approx(float(model), rel=1e-12)
-    hessian = jax.hessian(ntk.linearized_loss)(jnp.asarray(shift), features, residual)
+    hessian = jax.jit(jax.hessian(ntk.linearized_loss))(jnp.asarray(shift), features, residual)
     flat = np.asarray(features).reshape(8, P)
     np.testing.assert_allclose(hessian, flat.T @ flat, atol=1e-11)
 
 
 @pytest.mark.statement("ntk.representer")
 def test_descent_from_zero_stays_in_the_span_and_finds_the_shortest_minimiser(x64):
-    features = np.asarray(ntk.jacobian(network, PARAMS, X))
+    features = np.asarray(jax.jit(lambda p: ntk.jacobian(network, p, X))(PARAMS))
     residual = Y - network(PARAMS, X)
     flat = features.reshape(8, P)
     basis = np.linalg.svd(flat, full_matrices=False)[2]
@@ -185,8 +186,13 @@ def test_descent_from_zero_stays_in_the_span_and_finds_the_shortest_minimiser(x6
     for _ in range(50):
         shift = shift - rate * np.asarray(gradient(shift, features, residual))
         assert np.linalg.norm(shift - basis.T @ (basis @ shift)) < 1e-12 * np.linalg.norm(shift)
-    coefficients = ntk.kernel_regression(jnp.einsum("nkp,mlp->nmkl", features, features), residual).coefficients
-    shortest = ntk.dual_to_primal(features, coefficients)
+
+    @jax.jit
+    def dual_form(features, residual):
+        kernel = jnp.einsum("nkp,mlp->nmkl", features, features)
+        return ntk.dual_to_primal(features, ntk.kernel_regression(kernel, residual).coefficients)
+
+    shortest = np.asarray(dual_form(features, residual))
     np.testing.assert_allclose(shortest, np.linalg.pinv(flat) @ np.ravel(residual), atol=1e-9)
     null = RNG.normal(size=P)
     null -= basis.T @ (basis @ null)
