@@ -1,8 +1,8 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``. Below the chapters are
-``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them ``dltheory.interop``.
+``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``.
+Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them ``dltheory.interop``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ __all__ = [
     "convergence",
     "data",
     "debug",
+    "infinite_width",
     "interop",
     "networks",
     "nngp",

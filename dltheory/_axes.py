@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from dltheory._programs import Atom, Constant, Equation, Program
 
-__all__ = ["Lost", "follow_axis", "step_axis"]
+__all__ = ["ELEMENTWISE", "Lost", "follow_axis", "step_axis"]
 
 
 class Lost(enum.Enum):
@@ -25,12 +25,9 @@ class Lost(enum.Enum):
 Axis = int | Lost
 
 # Each entry of the output depends on one entry of each input.
-_ELEMENTWISE = """
-abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos cosh digamma
-div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul
-ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub
-tan tanh xor
-"""
+ELEMENTWISE = frozenset(
+    ["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"]
+)
 _REDUCTIONS = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin"
 _ALONG_ONE_AXIS = "cumsum cumprod cummax cummin cumlogsumexp"
 
@@ -88,7 +85,7 @@ def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, .
     name, params = equation.name, equation.params
     position, axis = next(iter(axes.items()))
     shape = shapes[position]
-    if name in _ELEMENTWISE.split():
+    if name in ELEMENTWISE:
         same = len(set(axes.values())) == 1 and len(shape) == len(out) and all(
             shapes[i][axis] == out[axis] for i in axes
         )

@@ -168,7 +168,11 @@ def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayL
     >>> nngp.affine_covariance(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0])), 1.0, 1.0)
     PairCovariance(variance1=Array(2., ...), ..., covariance=Array(1., ...), residual=Array(0.75, ...))
     """
-    weight, bias = jnp.square(sigma_w), jnp.square(sigma_b)
+    return affine_moments(pairs, jnp.square(sigma_w), jnp.square(sigma_b))
+
+
+def affine_moments(pairs: PairCovariance, weight: ArrayLike, bias: ArrayLike) -> PairCovariance:
+    """`affine_covariance` with the squares of the scales."""
     variance1, variance2 = weight * pairs.variance1 + bias, weight * pairs.variance2 + bias
     from_weights = safe_ratio(weight * pairs.variance1, variance1) * safe_ratio(weight * pairs.variance2, variance2)
     # Twice a product of quotients each at most 1, so that no product of variances overflows.

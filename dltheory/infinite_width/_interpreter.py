@@ -1,0 +1,957 @@
+"""Reads an infinitely wide network off its program: equation by equation, over abstract values.
+
+A value is `Known`, `Weights`, or `Random`: independent and identically distributed along channels. The axes of the
+program's arrays are taken apart into factors, each a channel or a position, so that reshaping and flattening are
+understood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dltheory._axes import ELEMENTWISE
+from dltheory._programs import Atom as Operand
+from dltheory._programs import Constant, Equation, Program
+from dltheory.infinite_width import _algebra as algebra
+from dltheory.infinite_width._gaussians import (
+    Bias,
+    Feature,
+    Product,
+    Source,
+    UnsupportedError,
+    move_feature,
+    move_node,
+    node_feature,
+    shift_feature,
+    shift_node,
+    sum_nodes,
+)
+from dltheory.infinite_width._known import Known, is_concrete
+from dltheory.infinite_width._moments import Moments, Pairing
+from dltheory.infinite_width._positions import Index, Linear, Tap, Windows
+from dltheory.typing import Array
+
+__all__ = ["Interpreter", "Random", "Value", "Weights"]
+
+
+class Factor(NamedTuple):
+    """Part of an axis: a channel or a position."""
+
+    channel: bool
+    size: int
+
+
+Axes = tuple[tuple[Factor, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """Some channels that are identically distributed.
+
+    Attributes:
+        size: how many.
+        base: a feature.
+        move: how its positions are copied.
+    """
+
+    size: int
+    base: Feature
+    move: Index
+
+    @functools.cached_property
+    def feature(self) -> Feature:
+        """The feature with its positions copied."""
+        return move_feature(self.base, self.move)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Random:
+    """An array that is random along its channels.
+
+    Attributes:
+        axes: the factors of every axis; none for an axis of size 1.
+        pieces: what stands side by side along the channels.
+    """
+
+    axes: Axes
+    pieces: tuple[Piece, ...]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Sizes of the positions, in the order of the axes."""
+        return tuple(f.size for axis in self.axes for f in axis if not f.channel)
+
+    @property
+    def channels(self) -> list[int]:
+        """The axes that hold channels."""
+        return [i for i, axis in enumerate(self.axes) if any(f.channel for f in axis)]
+
+
+class Weights(NamedTuple):
+    """A parameter leaf, or a part of one: independent entries of mean 0.
+
+    Attributes:
+        leaf: what it is a part of.
+        axes: the sizes of the leaf's axes that every axis consists of; axes of size 1 have none.
+        scale: a number times the entries.
+    """
+
+    leaf: Hashable
+    axes: tuple[tuple[int, ...], ...]
+    scale: Known
+
+
+class Vanishing(NamedTuple):
+    """A sum over n channels of products of independent features of mean 0: smaller than n by a factor of sqrt(n)."""
+
+    width: int
+    zeros: Known
+
+
+Value = Known | Weights | Random | Vanishing
+
+
+class Interpreter:
+    """Interprets programs.
+
+    Attributes:
+        moments: evaluates averages over channels, which are known numbers.
+        variance: (leaf, number of summed weights or None for a bias) -> variance of an entry.
+    """
+
+    def __init__(self, moments: Moments, variance: Callable[[Hashable, int | None], Array | float]) -> None:
+        self.moments = moments
+        self.variance = variance
+
+    def run(self, program: Program, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs of a program."""
+        values: dict[int, Value] = {n: Known.constant(array) for n, array in program.constants.items()}
+        values |= zip(program.inputs, inputs, strict=True)
+
+        def read(atom: Operand) -> Value:
+            return Known.constant(atom.value) if isinstance(atom, Constant) else values[atom]
+
+        for equation in program.equations:
+            operands = [read(atom) for atom in equation.inputs]
+            try:
+                results = self.step(program, equation, operands)
+            except UnsupportedError as error:
+                if error.located:
+                    raise
+                located = UnsupportedError(f"`{equation.name}` at {equation.source}: {error}. {_INSTEAD}")
+                located.located = True
+                raise located from None
+            values |= zip(equation.outputs, results, strict=True)
+        return [read(atom) for atom in program.outputs]
+
+    def step(self, program: Program, equation: Equation, operands: list[Value]) -> list[Value]:
+        """The outputs of one equation."""
+        name = equation.name
+        shape = program.shapes[equation.outputs[0]].shape
+        if all(isinstance(value, Known) for value in operands):
+            return _known_equation(program, equation, operands)  # pyright: ignore[reportArgumentType]
+        if any(isinstance(value, Vanishing) for value in operands):
+            return [_vanish(equation, operands)]
+        if equation.body is not None and name != "scan":
+            return self.run(equation.body, operands)
+        if name == "scan":
+            return self._scan(equation, operands)
+        if name == "dot_general":
+            return [self._dot_general(program, equation, operands)]
+        if name == "conv_general_dilated":
+            return [self._convolution(program, equation, operands)]
+        if name in ELEMENTWISE:
+            return [self._elementwise(equation, operands)]
+        if name == "concatenate":
+            return [self._concatenate(equation, operands)]
+        if name == "split":
+            return self._split(equation, operands)
+        (value, *others) = operands
+        if isinstance(value, Weights):
+            return [_weights_rule(equation, value, shape)]
+        if not isinstance(value, Random) or not all(isinstance(other, Known) for other in others):
+            raise UnsupportedError("no rule for operands of these kinds")
+        if name in {"reshape", "squeeze", "expand_dims"}:
+            return [_reshape(value, shape)]
+        if name == "transpose":
+            return [_transpose(value, equation.params["permutation"])]
+        if name == "broadcast_in_dim":
+            return [_broadcast(value, shape, equation.params["broadcast_dimensions"])]
+        if name in {"slice", "rev", "pad", "gather", "dynamic_slice"}:
+            return [_copy(program, equation, value, others)]  # pyright: ignore[reportArgumentType]
+        if name == "reduce_sum":
+            return [self._reduce_sum(equation, value)]
+        if name in {"reduce_window_sum", "cumsum"}:
+            return [_linear(equation, value, shape)]
+        if name in {"reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "argmax", "argmin", "sort"}:
+            raise UnsupportedError("the largest of several Gaussians has no closed form")
+        raise UnsupportedError("there is no rule for this primitive")
+
+    # Functions of single entries
+
+    def _elementwise(self, equation: Equation, operands: list[Value]) -> Value:
+        name = equation.name
+        if name in {"convert_element_type", "copy", "reduce_precision", "real"} and not isinstance(operands[0], Random):
+            return operands[0]
+        if not any(isinstance(value, Random) for value in operands):
+            return _scale_weights(name, operands)
+        template = _template(operands)
+        if name == "mul" and any(isinstance(value, Weights) for value in operands):
+            raise UnsupportedError("random weights that multiply channel by channel leave no Gaussian")
+        values = [self._as_random(v, template) if isinstance(v, Weights) else v for v in operands]
+        cuts = _common_cuts([v for v in values if isinstance(v, Random)])
+        pieces = []
+        for start, stop in cuts:
+            features = [_cut(v, start, stop) if isinstance(v, Random) else _positioned(v, template) for v in values]
+            feature = algebra.apply(equation, features, template.positions)
+            pieces.append(Piece(stop - start, feature, _identity(template.positions)))
+        return Random(template.axes, tuple(pieces))
+
+    def _as_random(self, weights: Weights, template: Random) -> Random | Known:
+        """Weights that are added to an array; 0 if they are."""
+        variance = self.variance(weights.leaf, None)
+        if isinstance(variance, int | float) and variance == 0:
+            return Known.constant(0.0, len(template.axes))
+        own, index = [], np.zeros((), int)
+        for axis, factors in zip(template.axes, weights.axes, strict=True):
+            if not factors and any(f.channel for f in axis):
+                raise UnsupportedError("one random number for all channels leaves them dependent")
+            for i, factor in enumerate(axis):
+                if factors and (len(factors) != len(axis) or factors[i] != factor.size):
+                    raise UnsupportedError("weights are added along axes that are taken apart differently")
+                if factor.channel:
+                    continue
+                size = factor.size
+                step = np.arange(size) if factors else np.zeros(size, int)
+                index = index[..., None] * (size if factors else 1) + step
+                if factors:
+                    own.append(size)
+        scale = weights.scale.scalar()
+        node = Bias(tuple(own), True, frozenset([weights.leaf]), weights.leaf, scale, variance)
+        move = Index(tuple(own), index.reshape(template.positions))
+        pieces, start = [], 0
+        for piece in template.pieces:
+            moved = move_node(shift_node(node, start) if start else node, move)
+            pieces.append(Piece(piece.size, node_feature(moved), _identity(template.positions)))
+            start += piece.size
+        return Random(template.axes, tuple(pieces))
+
+    # Sums
+
+    def _reduce_sum(self, equation: Equation, value: Random) -> Value:
+        axes = equation.params["axes"]
+        factors = [f for a in axes for f in value.axes[a]]
+        if not any(f.channel for f in factors):
+            return _linear(equation, value, None)
+        count = math.prod(f.size for f in factors if f.channel)
+        kept = [a for a in range(len(value.axes)) if a not in axes]
+        shape = tuple(math.prod(f.size for f in value.axes[a] if not f.channel) for a in kept)
+        flags = [a in axes for a, axis in enumerate(value.axes) for f in axis if not f.channel]
+        summed = tuple(i for i, flag in enumerate(flags) if flag)
+
+        def total(s: int) -> Array:
+            shares = [piece.size / _width(value) for piece in value.pieces]
+            means = [q * self.moments.mean(p.feature, s) for q, p in zip(shares, value.pieces, strict=True)]
+            whole = sum(means[1:], start=means[0])
+            return jnp.sum(count * whole, axis=tuple(1 + i for i in summed)).reshape(-1, *shape)
+
+        if all(algebra.is_centred(piece.feature) for piece in value.pieces):
+            return Known.constant(np.zeros((1,) * len(kept)))
+        return Known(tuple(total(s) for s in range(len(self.moments.sizes))), batched=True)
+
+    def _dot_general(self, program: Program, equation: Equation, operands: list[Value]) -> Value:
+        (contract, batch) = equation.params["dimension_numbers"]
+        kinds = [isinstance(value, Weights) for value in operands]
+        if all(kinds):
+            raise UnsupportedError("a product of random matrices has no Gaussian entries")
+        if any(kinds):
+            w = kinds.index(True)
+            return self._layer(program, equation, operands, 1 - w, w)
+        if all(isinstance(value, Random) for value in operands):
+            return self._inner_products(equation, operands)  # pyright: ignore[reportArgumentType]
+        r = 0 if isinstance(operands[0], Random) else 1
+        value, known = operands[r], operands[1 - r]
+        assert isinstance(value, Random)
+        assert isinstance(known, Known)
+        involved = [value.axes[a] for a in (*contract[r], *batch[r])]
+        if any(f.channel for axis in involved for f in axis):
+            raise UnsupportedError("channels are weighted by known numbers, which has no rule")
+        whole = program.shape(equation.inputs[1 - r])
+        known = Known.apply(lambda a: jnp.broadcast_to(a, whole), known)
+        if not known.batched:
+            known = Known(tuple(map(jnp.asarray, known.arrays)))
+        free = [
+            [a for a in range(len(program.shape(equation.inputs[i]))) if a not in contract[i] and a not in batch[i]]
+            for i in (0, 1)
+        ]
+        axes: list[tuple[Factor, ...]] = [value.axes[a] for a in batch[r]]
+        for i in (0, 1):
+            axes += [value.axes[a] if i == r else _position(whole[a]) for a in free[i]]
+        return _linear(equation, value, None, known=known, slot=r, axes=tuple(axes))
+
+    def _layer(self, program: Program, equation: Equation, operands: list[Value], x: int, w: int) -> Value:
+        contract, batch = equation.params["dimension_numbers"]
+        value, weights = operands[x], operands[w]
+        assert isinstance(weights, Weights)
+        shape = program.shape(equation.inputs[x])
+        free = [a for a in range(len(shape)) if a not in contract[x] and a not in batch[x]]
+        own = [a for a in range(len(weights.axes)) if a not in contract[w] and a not in batch[w]]
+        made = [tuple(Factor(True, size) for size in weights.axes[a]) for a in own]
+        fan_in = math.prod(shape[a] for a in contract[x])
+        variance = self.variance(weights.leaf, fan_in)
+        scale, leaves = weights.scale.scalar(), frozenset([weights.leaf])
+        if isinstance(value, Known) and value.is_number(0.0):
+            return Known.constant(np.zeros((1,) * len(program.shapes[equation.outputs[0]].shape)))
+        if isinstance(value, Known):
+            if any(shape[a] > 1 for a in batch[x]):
+                raise UnsupportedError("weights of their own for every position have no rule")
+            positions = tuple(shape[a] for a in free if shape[a] > 1)
+            order = (*free, *batch[x], *contract[x])
+            rows = Known.apply(lambda a: jnp.broadcast_to(a, shape).transpose(order).reshape(*positions, fan_in), value)
+            rows = Known(tuple(map(jnp.asarray, rows.arrays)), rows.batched)
+            windows = Windows(positions, ("keep",) * len(positions), tuple(range(len(positions))))
+            node = Product(positions, True, leaves, weights.leaf, scale, variance, Source(rows), windows)
+            nodes = [(_width_of(made), node)]
+            kept = {a: _position(shape[a]) for a in free}
+        else:
+            assert isinstance(value, Random)
+            if any(not f.channel for a in batch[x] for f in value.axes[a]):
+                raise UnsupportedError("weights of their own for every position have no rule")
+            nodes, start = [], 0
+            summed = [f for a in contract[x] for f in value.axes[a]]
+            if not any(f.channel for f in summed):
+                raise UnsupportedError("weights are summed over an axis that does not grow with the width")
+            rest = [f for a in free for f in value.axes[a] if f.channel]
+            if rest and not all(algebra.is_centred(piece.feature) for piece in value.pieces):
+                raise UnsupportedError("the same weights for several channels leave them dependent")
+            flags = [a in contract[x] for a, axis in enumerate(value.axes) for f in axis if not f.channel]
+            places = _places(value.axes)
+            order = tuple(i for a in (*batch[x], *free) for i in places[a])
+            total = math.prod(f.size for f in summed if f.channel)
+            parts = []
+            for piece in value.pieces:
+                feature = piece.feature
+                windows = Windows(feature.positions, tuple("sum" if f else "keep" for f in flags), order)
+                leaf = weights.leaf if len(value.pieces) == 1 else (weights.leaf, "rows", start, start + piece.size)
+                count = total * piece.size // _width(value)
+                parts.append(
+                    Product(windows.out, True, frozenset([leaf]), leaf, scale, variance * count, feature, windows)
+                )
+                start += piece.size
+            node = sum_nodes(parts)
+            nodes = [(_width_of([*made, tuple(rest)]), node)]
+            kept = {a: value.axes[a] for a in range(len(shape))}
+        axes: list[tuple[Factor, ...]] = [kept.get(a, ()) for a in batch[x]]
+        blocks = {x: [kept[a] for a in free], w: made}
+        axes += [*blocks[0], *blocks[1]]
+        pieces = [Piece(max(size, 1), node_feature(n), _identity(n.positions)) for size, n in nodes]
+        return Random(tuple(axes), tuple(pieces))
+
+    def _inner_products(self, equation: Equation, operands: list[Random]) -> Value:
+        """Averages over the channels of products of two features."""
+        contract, batch = equation.params["dimension_numbers"]
+        channels = [f for a in contract[0] for f in operands[0].axes[a]]
+        if not channels or not all(f.channel for f in channels):
+            raise UnsupportedError("a product of two random arrays that is summed over positions has no rule")
+        left, right = operands
+        if len(left.pieces) != 1 or len(right.pieces) != 1:
+            raise UnsupportedError("inner products of concatenated channels have no rule")
+        first, second = left.pieces[0].feature, right.pieces[0].feature
+        free = [
+            [a for a in range(len(v.axes)) if a not in contract[i] and a not in batch[i]]
+            for i, v in enumerate(operands)
+        ]
+        if any(f.channel for i, v in enumerate(operands) for a in free[i] for f in v.axes[a]):
+            raise UnsupportedError("an outer product of channels has no rule")
+        width = math.prod(f.size for f in channels)
+        places = [_places(v.axes) for v in operands]
+        shared = [(places[0][a], places[1][b]) for a, b in zip(*batch, strict=True)]
+        lead = [i for pair in shared for i in pair[0]]
+        k = len(first.positions)
+        partner = {i: k + j for pair in shared for i, j in zip(*pair, strict=True)}
+        sizes = [math.prod(f.size for f in left.axes[a] if not f.channel) for a in batch[0]]
+        sizes += [
+            math.prod(f.size for f in v.axes[a] if not f.channel) for i, v in enumerate(operands) for a in free[i]
+        ]
+        names = list(range(k + len(second.positions)))
+        for i, j in partner.items():
+            names[j] = names[i]
+        out = [*lead, *(i for a in free[0] for i in places[0][a]), *(k + i for a in free[1] for i in places[1][a])]
+
+        def total(s: int) -> Array | None:
+            block = self.moments.feature_block(first, second, Pairing(s, s, False), full=True)
+            if block is None:
+                return None
+            n = self.moments.sizes[s]
+            array = jnp.broadcast_to(block.covariance, (n, *first.positions, *second.positions))
+            array = jnp.einsum(array, [100, *names], [100, *out])
+            return width * array.reshape(n, *sizes)
+
+        arrays = [total(s) for s in range(len(self.moments.sizes))]
+        if any(array is None for array in arrays):
+            return Vanishing(width, Known.constant(np.zeros((1,) * len(sizes))))
+        return Known(tuple(arrays), batched=True)  # pyright: ignore[reportArgumentType]
+
+    def _convolution(self, program: Program, equation: Equation, operands: list[Value]) -> Value:
+        value, weights = operands
+        shape, out_shape = program.shape(equation.inputs[0]), program.shape(equation.outputs[0])
+        params = equation.params
+        numbers = params["dimension_numbers"]
+        groups = params["feature_group_count"]
+        if not isinstance(weights, Weights) or params["batch_group_count"] != 1:
+            raise UnsupportedError("only a convolution of an array with weights has a rule")
+        lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+        sizes = [math.prod(weights.axes[a]) for a in rhs]
+        fan_in = math.prod(sizes[1:])
+        variance = self.variance(weights.leaf, fan_in)
+        taps = {}
+        for i, axis in enumerate(lhs[2:]):
+            taps[axis] = Tap(
+                sizes[2 + i],
+                out_shape[out[2 + i]],
+                params["window_strides"][i],
+                params["rhs_dilation"][i],
+                params["padding"][i][0],
+                params["padding"][i][1],
+                params["lhs_dilation"][i],
+            )
+        to_out = dict(zip(lhs, out, strict=True))
+        gaussian = True
+        if isinstance(value, Known):
+            if groups > 1:
+                raise UnsupportedError("groups of input channels make output channels differently distributed")
+            order = [a for a in range(len(shape)) if a != lhs[1]]
+            kept = [a for a in order if shape[a] > 1 or a in taps]
+            rows = Known.apply(
+                lambda a: (
+                    jnp.broadcast_to(a, shape)
+                    .transpose((*order, lhs[1]))
+                    .reshape(*(shape[a] for a in kept), shape[lhs[1]])
+                ),
+                value,
+            )
+            source: Source | Feature = Source(Known(tuple(map(jnp.asarray, rows.arrays)), rows.batched))
+            positions = tuple(shape[a] for a in kept)
+            count = 1
+            others = {a: _position(shape[a]) for a in kept if a not in taps}
+        else:
+            assert isinstance(value, Random)
+            if len(value.pieces) != 1 or [f.channel for f in value.axes[lhs[1]]] != [True]:
+                raise UnsupportedError("a convolution over channels that are not one axis of equal ones has no rule")
+            (piece,) = value.pieces
+            feature = piece.feature
+            kept, positions, index = [], [], np.arange(math.prod(feature.positions)).reshape(feature.positions)
+            for a, axis in enumerate(value.axes):
+                if a == lhs[1]:
+                    continue
+                if a in taps:
+                    kept.append(a)
+                    positions.append(math.prod(f.size for f in axis))
+                else:
+                    for f in axis:
+                        kept.append(a)
+                        positions.append(f.size)
+            positions = tuple(positions)
+            source = move_feature(feature, Index(feature.positions, index.reshape(positions)))
+            count = sizes[1]
+            gaussian = not (groups > 1 and sizes[1] == 1)
+            others = {a: value.axes[a] for a in range(len(value.axes)) if a not in taps}
+        order = sorted(range(len(kept)), key=lambda i: to_out[kept[i]])
+        windows = Windows(positions, tuple(taps.get(a, "keep") for a in kept), tuple(order))
+        leaves = frozenset([weights.leaf])
+        node = Product(
+            windows.out, gaussian, leaves, weights.leaf, weights.scale.scalar(), variance * count, source, windows
+        )
+        axes: list[tuple[Factor, ...]] = [()] * len(out)
+        for a in lhs:
+            if a in taps:
+                axes[to_out[a]] = (Factor(False, taps[a].out),)
+            elif a != lhs[1]:
+                axes[to_out[a]] = others.get(a, ())
+        axes[out[1]] = tuple(Factor(True, s) for s in weights.axes[rhs[0]])
+        squeezed = tuple(n for n in windows.out if n > 1)
+        flat = Index(windows.out, np.arange(math.prod(windows.out)).reshape(squeezed))
+        axes = [tuple(f for f in axis if f.size > 1) for axis in axes]
+        width = max(math.prod(weights.axes[rhs[0]]), 1)
+        return Random(tuple(axes), (Piece(width, node_feature(node), flat),))
+
+    # Channels and positions side by side
+
+    def _concatenate(self, equation: Equation, operands: list[Value]) -> Value:
+        axis = equation.params["dimension"]
+        template = next(v for v in operands if isinstance(v, Random))
+        values = []
+        for v in operands:
+            if isinstance(v, Weights):
+                v = self._as_random(v, template)
+            if not isinstance(v, Random):
+                raise UnsupportedError("known and random channels side by side have no rule")
+            values.append(v)
+        return self._beside(axis, values)
+
+    def _beside(self, axis: int, values: list[Random]) -> Random:
+        kinds = [[f.channel for f in v.axes[axis]] for v in values]
+        if all(kind == [True] for kind in kinds):
+            size = sum(v.axes[axis][0].size for v in values)
+            axes = tuple((Factor(True, size),) if a == axis else x for a, x in enumerate(values[0].axes))
+            return Random(axes, tuple(piece for v in values for piece in v.pieces))
+        if any(any(kind) for kind in kinds):
+            raise UnsupportedError("channels and positions side by side have no rule")
+        sizes = [math.prod(f.size for f in v.axes[axis]) for v in values]
+        axes = tuple(_position(sum(sizes)) if a == axis else x for a, x in enumerate(values[0].axes))
+        cuts = _common_cuts(values)
+        pieces = []
+        for start, stop in cuts:
+            parts = [_piece(v, start, stop) for v in values]
+            inner = [_index_array(v, part.move) for v, part in zip(values, parts, strict=True)]
+            positions = tuple(f.size for x in axes for f in x if not f.channel)
+            if all(part.base is parts[0].base for part in parts):
+                index = np.concatenate(inner, axis).reshape(positions)
+                pieces.append(Piece(stop - start, parts[0].base, Index(parts[0].move.shape, index)))
+                continue
+            total = []
+            for i, (v, part) in enumerate(zip(values, parts, strict=True)):
+                nothing = [np.full(a.shape, -1) for a in inner]
+                nothing[i] = np.arange(math.prod(v.positions)).reshape(inner[i].shape)
+                move = Index(v.positions, np.concatenate(nothing, axis).reshape(positions))
+                total.append(move_feature(part.feature, move))
+            pieces.append(Piece(stop - start, algebra.add(total), _identity(positions)))
+        return Random(axes, tuple(pieces))
+
+    def _split(self, equation: Equation, operands: list[Value]) -> list[Value]:
+        (value,) = operands
+        if not isinstance(value, Random):
+            raise UnsupportedError("weights that are split have no rule")
+        axis, start = equation.params["axis"], 0
+        found: list[Value] = []
+        for size in equation.params["sizes"]:
+            found.append(_slice(value, axis, start, start + size))
+            start += size
+        return found
+
+    def _scan(self, equation: Equation, operands: list[Value]) -> list[Value]:
+        first, second = equation.carry
+        body, length = equation.body, equation.params["length"]
+        assert body is not None
+        constants, carry, stacked = operands[:first], operands[first:second], operands[second:]
+        order = range(length - 1, -1, -1) if equation.params["reverse"] else range(length)
+        outputs: dict[int, list[Value]] = {}
+        for i in order:
+            results = self.run(body, [*constants, *carry, *(_step(value, i) for value in stacked)])
+            carry, outputs[i] = results[: len(carry)], results[len(carry) :]
+        columns = zip(*(outputs[i] for i in range(length)), strict=True)
+        return [*carry, *(self._stack(list(column)) for column in columns)]
+
+    def _stack(self, values: list[Value]) -> Value:
+        known = [v for v in values if isinstance(v, Known)]
+        random = [v for v in values if isinstance(v, Random)]
+        if len(known) == len(values):
+            shape = np.broadcast_shapes(*(v.shape for v in known))
+            return Known.apply(lambda *arrays: jnp.stack([jnp.broadcast_to(a, shape) for a in arrays]), *known)
+        if len(random) < len(values):
+            raise UnsupportedError("steps of a scan differ in kind")
+        lifted = [Random((_position(1), *v.axes), v.pieces) for v in random]
+        return lifted[0] if len(lifted) == 1 else self._beside(0, lifted)
+
+
+_INSTEAD = "`infinite_width.monte_carlo_kernel` estimates the kernel of any network"
+
+
+def _position(size: int) -> tuple[Factor, ...]:
+    return (Factor(False, size),) if size > 1 else ()
+
+
+def _identity(positions: tuple[int, ...]) -> Index:
+    return Index(positions, np.arange(math.prod(positions)).reshape(positions))
+
+
+def _width(value: Random) -> int:
+    return sum(piece.size for piece in value.pieces)
+
+
+def _width_of(axes: Sequence[tuple[Factor, ...]]) -> int:
+    return math.prod(f.size for axis in axes for f in axis if f.channel)
+
+
+def _places(axes: Axes) -> list[list[int]]:
+    """For every axis which of the positions it holds."""
+    found, count = [], 0
+    for axis in axes:
+        own = sum(not f.channel for f in axis)
+        found.append(list(range(count, count + own)))
+        count += own
+    return found
+
+
+def _template(operands: Sequence[Value]) -> Random:
+    values = [v for v in operands if isinstance(v, Random)]
+    if any(v.axes != values[0].axes for v in values):
+        raise UnsupportedError("arrays whose axes mean different things are combined entry by entry")
+    return values[0]
+
+
+def _common_cuts(values: Sequence[Random]) -> list[tuple[int, int]]:
+    """Ranges of channels in which every value has one piece."""
+    edges = {0}
+    for v in values:
+        edges |= set(np.cumsum([piece.size for piece in v.pieces]).tolist())
+    ends = sorted(edges)
+    return list(itertools.pairwise(ends))
+
+
+def _piece(value: Random, start: int, stop: int) -> Piece:
+    """The channels from `start` to `stop`, which lie in one piece."""
+    begin = 0
+    for piece in value.pieces:
+        if begin <= start and stop <= begin + piece.size:
+            if start == begin:
+                return piece if stop - start == piece.size else dataclasses.replace(piece, size=stop - start)
+            return Piece(stop - start, shift_feature(piece.base, start - begin), piece.move)
+        begin += piece.size
+    raise UnsupportedError("channels are taken apart differently")
+
+
+def _cut(value: Random, start: int, stop: int) -> Feature:
+    return _piece(value, start, stop).feature
+
+
+def _positioned(value: Value, template: Random) -> Known:
+    """A known array as numbers at the positions of a random one."""
+    assert isinstance(value, Known)
+    if value.is_scalar:
+        return Known.apply(lambda a: jnp.reshape(a, (1,) * len(template.positions)), value)
+    sizes: list[int] = []
+    for axis, size in zip(template.axes, value.shape, strict=True):
+        if size == 1:
+            sizes += [1] * sum(not f.channel for f in axis)
+        elif any(f.channel for f in axis):
+            raise UnsupportedError(
+                "known numbers that differ from channel to channel leave them differently distributed"
+            )
+        else:
+            sizes += [f.size for f in axis]
+    return Known.apply(lambda a: jnp.reshape(a, sizes), value)
+
+
+def _regroup(axes: Sequence[tuple[tuple[Any, int], ...]], shape: tuple[int, ...]) -> list[list[tuple[Any, int]]]:
+    """Factors (label, size) of the axes of a reshaped array; factors are split where they must be."""
+    factors = [f for axis in axes for f in axis]
+    found: list[list[tuple[Any, int]]] = []
+    for size in shape:
+        own: list[tuple[Any, int]] = []
+        left = size
+        while left > 1:
+            label, n = factors.pop(0)
+            if left % n == 0:
+                own.append((label, n))
+                left //= n
+            elif n % left == 0:
+                own.append((label, left))
+                factors.insert(0, (label, n // left))
+                left = 1
+            else:
+                raise UnsupportedError("an axis is reshaped across the boundary of channels and positions")
+        found.append(own)
+    return found
+
+
+def _reshape(value: Random, shape: tuple[int, ...]) -> Random:
+    regrouped = _regroup([tuple((f.channel, f.size) for f in axis) for axis in value.axes], shape)
+    axes = tuple(tuple(Factor(c, n) for c, n in axis) for axis in regrouped)
+    return _with_axes(value, axes, lambda array: array)
+
+
+def _with_axes(value: Random, axes: Axes, change: Callable[[np.ndarray], np.ndarray]) -> Random:
+    """The value with other axes; `change` acts on the array of position numbers."""
+    positions = tuple(f.size for axis in axes for f in axis if not f.channel)
+
+    def moved(piece: Piece) -> Piece:
+        return Piece(piece.size, piece.base, Index(piece.move.shape, change(piece.move.index).reshape(positions)))
+
+    return Random(axes, tuple(map(moved, value.pieces)))
+
+
+def _transpose(value: Random, permutation: Sequence[int]) -> Random:
+    places = _places(value.axes)
+    order = [i for a in permutation for i in places[a]]
+    return _with_axes(value, tuple(value.axes[a] for a in permutation), lambda array: array.transpose(order))
+
+
+def _broadcast(value: Random, shape: tuple[int, ...], dimensions: Sequence[int]) -> Random:
+    axes: list[tuple[Factor, ...]] = [_position(size) for size in shape]
+    source = {d: i for i, d in enumerate(dimensions)}
+    sizes = []
+    for d, size in enumerate(shape):
+        if d in source and (value.axes[source[d]] or size == 1):
+            axes[d] = value.axes[source[d]]
+            sizes += [(f.size, f.size) for f in axes[d] if not f.channel]
+        else:
+            sizes += [(1, f.size) for f in axes[d]]
+
+    def change(array: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(array.reshape([n for n, _ in sizes]), [n for _, n in sizes])
+
+    return _with_axes(value, tuple(axes), change)
+
+
+def _index_array(value: Random, move: Index) -> np.ndarray:
+    """Position numbers of the base in the program's layout, channels with size 1."""
+    shape = [math.prod(f.size for f in axis if not f.channel) for axis in value.axes]
+    return move.index.reshape(shape)
+
+
+def _copy(program: Program, equation: Equation, value: Random, others: list[Known]) -> Random:
+    """Equations that move entries about: run on the numbers of the positions, and on those of the channels."""
+    if any(not is_concrete(k.arrays[0]) or k.batched for k in others):
+        raise UnsupportedError("which entries are taken depends on the inputs")
+    if equation.name == "slice" and equation.params["strides"] in (None, (1,) * len(value.axes)):
+        changed = [
+            a
+            for a, (start, stop) in enumerate(
+                zip(equation.params["start_indices"], equation.params["limit_indices"], strict=True)
+            )
+            if (start, stop) != (0, program.shape(equation.inputs[0])[a])
+        ]
+        for a in changed:
+            start, stop = equation.params["start_indices"][a], equation.params["limit_indices"][a]
+            value = _slice(value, a, start, stop)
+        return value
+    shape = program.shape(equation.inputs[0])
+    extra = [np.broadcast_to(k.arrays[0], program.shape(i)) for k, i in zip(others, equation.inputs[1:], strict=True)]
+    if equation.name == "pad":
+        if np.any(extra[0] != 0):
+            raise UnsupportedError("positions are padded with a number other than 0")
+        extra[0] = np.asarray(-1)
+
+    def run(numbers: np.ndarray) -> np.ndarray:
+        with jax.ensure_compile_time_eval():
+            numbers = np.broadcast_to(numbers, shape).astype(np.int32)
+            arrays = [jnp.asarray(e, jnp.int32) if e.dtype.kind in "iu" else jnp.asarray(e) for e in extra]
+            params = dict(equation.params)
+            if equation.name == "gather":
+                params["fill_value"] = -1
+            bind = equation.primitive.get_bind_params(params)
+            return np.asarray(equation.primitive.bind(jnp.asarray(numbers), *arrays, **bind))
+
+    count = math.prod(value.positions)
+    own = [math.prod(f.size for f in axis if not f.channel) for axis in value.axes]
+    places = run(np.arange(count).reshape(own))
+    width = [math.prod(f.size for f in axis if f.channel) for axis in value.axes]
+    total = math.prod(width)
+    names = run(np.arange(total).reshape(width))
+    axes: list[tuple[Factor, ...]] = []
+    for a, size in enumerate(places.shape):
+        channel = size > 1 and bool(np.any(np.diff(names, axis=a)[_present(names, a)])) if total > 1 else False
+        axes.append((Factor(True, size),) if channel else _position(size))
+    kept = [a for a, axis in enumerate(axes) if any(f.channel for f in axis)]
+    wanted = [w for w in width if w > 1]
+    if [places.shape[a] for a in kept] != wanted:
+        raise UnsupportedError("channels are picked out one by one")
+    for a in kept:
+        places = np.take(places, [0], a)
+    positions = tuple(f.size for axis in axes for f in axis if not f.channel)
+    move = Index((count,), places.reshape(positions))
+
+    def moved(piece: Piece) -> Piece:
+        if move.is_complete:
+            return Piece(piece.size, piece.base, move.after(piece.move))
+        whole = Index(piece.feature.positions, move.index)
+        return Piece(piece.size, move_feature(piece.feature, whole), _identity(positions))
+
+    return Random(tuple(axes), tuple(map(moved, value.pieces)))
+
+
+def _present(names: np.ndarray, axis: int) -> np.ndarray:
+    before = np.take(names, range(names.shape[axis] - 1), axis)
+    after = np.take(names, range(1, names.shape[axis]), axis)
+    return (before >= 0) & (after >= 0)
+
+
+def _slice(value: Random, axis: int, start: int, stop: int) -> Random:
+    """Entries from `start` to `stop` of one axis."""
+    factors = value.axes[axis]
+    size = math.prod(f.size for f in factors)
+    if (start, stop) == (0, size):
+        return value
+    if any(f.channel for f in factors):
+        if len(factors) > 1 or len(value.channels) > 1:
+            raise UnsupportedError("channels that are mixed with other axes are cut")
+        pieces, begin = [], 0
+        for piece in value.pieces:
+            low, high = max(start, begin), min(stop, begin + piece.size)
+            if low < high:
+                pieces.append(_piece(value, low, high))
+            begin += piece.size
+        axes = list(value.axes)
+        axes[axis] = (Factor(True, stop - start),) if stop - start > 1 else ()
+        return Random(tuple(axes), tuple(pieces))
+    axes = list(value.axes)
+    axes[axis] = _position(stop - start)
+    shape = [math.prod(f.size for f in x if not f.channel) for x in value.axes]
+
+    def change(array: np.ndarray) -> np.ndarray:
+        return np.take(array.reshape(shape), range(start, stop), axis)
+
+    return _with_axes(value, tuple(axes), change)
+
+
+def _linear(
+    equation: Equation,
+    value: Random,
+    shape: tuple[int, ...] | None,
+    known: Known | None = None,
+    slot: int = 0,
+    axes: Axes | None = None,
+) -> Random:
+    """Linear maps of positions: the equation itself, for one channel."""
+    own = [math.prod(f.size for f in axis if not f.channel) for axis in value.axes]
+    params = equation.primitive.get_bind_params(equation.params)
+
+    def run(array: Array, *others: Array) -> Array:
+        operands = [array.reshape(own), *others]
+        if slot == 1:
+            operands.reverse()
+        return equation.primitive.bind(*operands, **params)
+
+    if axes is None:
+        if equation.name == "reduce_sum":
+            axes = tuple(axis for a, axis in enumerate(value.axes) if a not in equation.params["axes"])
+        else:
+            assert shape is not None
+            grown = []
+            for axis, size in zip(value.axes, shape, strict=True):
+                if any(f.channel for f in axis):
+                    if len(axis) != 1 or axis[0].size != size:
+                        raise UnsupportedError("windows over channels have no rule")
+                    grown.append(axis)
+                else:
+                    grown.append(_position(size))
+            axes = tuple(grown)
+    positions = tuple(f.size for axis in axes for f in axis if not f.channel)
+
+    def fn(array: Array, *others: Array) -> Array:
+        return run(array, *others).reshape(positions)
+
+    def moved(piece: Piece) -> Piece:
+        feature = piece.feature
+        move = Linear(feature.positions, positions, fn, known)
+        return Piece(piece.size, move_feature(feature, move), _identity(positions))
+
+    return Random(axes, tuple(map(moved, value.pieces)))
+
+
+def _step(value: Value, i: int) -> Value:
+    """The slice of a scan's input for one step."""
+    if isinstance(value, Known):
+        return Known.apply(lambda a: a[min(i, a.shape[0] - 1)], value)
+    if isinstance(value, Weights):
+        return Weights((value.leaf, "step", i), value.axes[1:], value.scale)
+    assert isinstance(value, Random)
+    taken = _slice(value, 0, i, i + 1) if value.axes[0] else value
+    return Random(taken.axes[1:], taken.pieces)
+
+
+def _weights_rule(equation: Equation, value: Weights, shape: tuple[int, ...]) -> Weights:
+    name = equation.name
+    if name == "transpose":
+        return value._replace(axes=tuple(value.axes[a] for a in equation.params["permutation"]))
+    if name in {"reshape", "squeeze", "expand_dims"}:
+        labelled = [tuple((None, n) for n in axis) for axis in value.axes]
+        return value._replace(axes=tuple(tuple(n for _, n in axis) for axis in _regroup(labelled, shape)))
+    if name == "broadcast_in_dim":
+        source = {d: i for i, d in enumerate(equation.params["broadcast_dimensions"])}
+        return value._replace(axes=tuple(value.axes[source[d]] if d in source else () for d in range(len(shape))))
+    if name == "gather":
+        raise UnsupportedError("rows of weights that integers pick out (an embedding) have no rule")
+    raise UnsupportedError("there is no rule for this primitive on weights")
+
+
+def _scale_weights(name: str, operands: list[Value]) -> Value:
+    """Weights times or divided by a number."""
+    weights = [v for v in operands if isinstance(v, Weights)]
+    others = [v for v in operands if isinstance(v, Known)]
+    if name == "neg" and len(weights) == 1:
+        return weights[0]._replace(scale=Known.apply(jnp.negative, weights[0].scale))
+    if len(weights) == 1 and len(others) == 1 and others[0].is_scalar:
+        number = Known.apply(lambda a: jnp.reshape(a, ()), others[0])
+        if name == "mul":
+            return weights[0]._replace(scale=weights[0].scale * number)
+        if name == "div" and isinstance(operands[0], Weights):
+            return weights[0]._replace(scale=Known.apply(jnp.divide, weights[0].scale, number))
+        if name in {"add", "sub"} and others[0].is_number(0.0) and isinstance(operands[0], Weights):
+            return weights[0]
+    raise UnsupportedError("weights are combined entry by entry with something other than a number")
+
+
+def _vanish(equation: Equation, operands: list[Value]) -> Value:
+    value = next(v for v in operands if isinstance(v, Vanishing))
+    others = [v for v in operands if isinstance(v, Known)]
+    if equation.name in {"mul", "div"} and len(others) == 1 and others[0].is_static:
+        number = float(np.asarray(others[0].arrays[0]).reshape(()))
+        number = 1 / number if equation.name == "div" else number
+        if abs(number) * value.width <= 1.01:
+            return value.zeros
+    raise UnsupportedError(
+        "scores of independent queries and keys have a limit of their own only if they are divided by the width after "
+        "the product: then they vanish; divided by its root they stay random, and a softmax of them has no closed form"
+    )
+
+
+def _known_equation(program: Program, equation: Equation, operands: list[Known]) -> list[Value]:
+    """Evaluates what is known, keeping axes of size 1 where a value is constant."""
+    name, params = equation.name, equation.params
+    shape = program.shapes[equation.outputs[0]].shape
+    rank = len(shape)
+    bind = equation.primitive.get_bind_params(params)
+    if name in ELEMENTWISE:
+
+        def fn(*arrays: Array) -> Array:
+            size = np.broadcast_shapes(*(np.shape(a) for a in arrays))
+            size = (1,) * (rank - len(size)) + size
+            return equation.primitive.bind(*(jnp.broadcast_to(jnp.asarray(a), size) for a in arrays), **bind)
+
+        return [Known.apply(fn, *operands)]
+    if name == "broadcast_in_dim" and len(operands) == 1:
+        source = params["broadcast_dimensions"]
+
+        def widen(array: Array) -> Array:
+            size = [1] * rank
+            for i, d in enumerate(source):
+                size[d] = array.shape[i]
+            return jnp.reshape(array, size)
+
+        return [Known.apply(widen, operands[0])]
+    if name in {"reshape", "squeeze", "expand_dims"}:
+        whole = program.shape(equation.inputs[0])
+        actual = operands[0].shape
+        axes = [((a == w, w),) if w > 1 else () for a, w in zip(actual, whole, strict=True)]
+        try:
+            regrouped = _regroup(axes, shape)
+        except UnsupportedError:
+            regrouped = None
+        if regrouped is not None and all(len({flag for flag, _ in axis}) <= 1 for axis in regrouped):
+            size = [math.prod(n for flag, n in axis if flag) for axis in regrouped]
+            return [Known.apply(lambda a: jnp.reshape(a, size), operands[0])]
+    if name == "transpose":
+        return [Known.apply(lambda a: jnp.transpose(a, params["permutation"]), operands[0])]
+    shapes = [program.shape(atom) for atom in equation.inputs]
+    results: dict[int, Known] = {}
+    count = len(equation.outputs)
+
+    def run(*arrays: Array) -> Any:
+        whole = [jnp.broadcast_to(jnp.asarray(a), s) for a, s in zip(arrays, shapes, strict=True)]
+        out = equation.primitive.bind(*whole, **bind)
+        return tuple(out) if equation.primitive.multiple_results else (out,)
+
+    for i in range(count):
+        results[i] = Known.apply(lambda *arrays, i=i: run(*arrays)[i], *operands)
+    return [results[i] for i in range(count)]

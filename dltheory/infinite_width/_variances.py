@@ -1,0 +1,122 @@
+"""How the parameters of a network are distributed at initialisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dltheory._checks import require
+from dltheory.infinite_width._interpreter import Value, Weights
+from dltheory.infinite_width._known import Known, is_concrete
+from dltheory.typing import PyTree
+
+__all__ = ["ParamVariance", "Variances"]
+
+ParamVariance = str | float | PyTree | Callable[[str, tuple[int, ...]], Any]
+
+_INITIAL = {"scale": 1.0, "mean": 0.0, "var": 1.0}  # what libraries call parameters that do not start at random
+_MARGIN = 5.0  # nats by which one convention must explain the values better than the other
+
+
+class Variances:
+    """The variance of every parameter leaf: what `kernel_fn` calls `param_variance`.
+
+    Attributes:
+        names: paths of the leaves, such as "params/Dense_0/kernel".
+        leaves: the leaves, concrete or abstract.
+    """
+
+    def __init__(self, params: PyTree, param_variance: Any) -> None:
+        paths = jax.tree.leaves_with_path(params, is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+        self.names = [
+            "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p) for p, _ in paths
+        ]
+        self.leaves = [leaf for _, leaf in paths]
+        self.given = self._given(params, param_variance)
+        self.convention = param_variance if isinstance(param_variance, str) else None
+        if param_variance is None:
+            self.convention = self._likely()
+        require(
+            self.convention in (None, "lecun", "unit"),
+            f"`param_variance` must be 'lecun', numbers or a function, got {param_variance!r}",
+        )
+
+    def _given(self, params: PyTree, param_variance: Any) -> list[Any]:
+        """The variance of every leaf, None where the convention says it."""
+        if param_variance is None or isinstance(param_variance, str):
+            return [None] * len(self.leaves)
+        if callable(param_variance):
+            return [param_variance(name, tuple(leaf.shape)) for name, leaf in zip(self.names, self.leaves, strict=True)]
+        if isinstance(param_variance, int | float) or getattr(param_variance, "shape", None) == ():
+            return [param_variance] * len(self.leaves)
+        same = jax.tree.structure(param_variance) == jax.tree.structure(params)
+        require(same, "`param_variance` must have the structure of `params`")
+        return jax.tree.leaves(param_variance)
+
+    def _likely(self) -> str:
+        """The convention that explains the values best: variances 1 / fan_in or 1."""
+        gain = 0.0
+        for leaf in self.leaves:
+            if _is_value(leaf) and np.ndim(leaf) > 1:
+                values = np.asarray(leaf, np.float64)
+                square, fan_in = float(np.mean(values**2)), math.prod(values.shape[:-1])
+                gain += values.size / 2 * (math.log(fan_in) - square * fan_in + square)
+        if all(_is_value(leaf) for leaf in self.leaves):
+            clear = abs(gain) > _MARGIN or all(math.prod(np.shape(leaf)[:-1]) == 1 for leaf in self.leaves)
+            require(clear, "`param_variance` must be given: the values of `params` do not tell their variance")
+        return "lecun" if gain >= 0 else "unit"
+
+    def values(self) -> list[Value]:
+        """The leaves as values of a program."""
+        return [self._value(i) for i in range(len(self.leaves))]
+
+    def _value(self, i: int) -> Value:
+        leaf, name = self.leaves[i], self.names[i]
+        collection, last = name.split("/")[0], name.split("/")[-1]
+        fixed = "/" in name and collection != "params" and collection in {"batch_stats", "constants", "buffers"}
+        if fixed or last in _INITIAL:
+            if _is_value(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct):
+                return Known.constant(leaf)
+            require(last in _INITIAL, f"`params` must hold the values of {name}")
+            return Known.constant(np.full(leaf.shape, _INITIAL[last], leaf.dtype))
+        if self.given[i] is None and _is_value(leaf):
+            values = np.asarray(leaf)
+            if values.size and np.all(values == values.ravel()[0]) and (values.size > 1 or values.ravel()[0] in (0, 1)):
+                return Known.constant(values)
+        axes = tuple((size,) if size > 1 else () for size in leaf.shape)
+        return Weights(i, axes, Known.constant(np.ones(())))
+
+    def __call__(self, leaf: Hashable, fan_in: int | None) -> Any:
+        """Variance of the entries of a leaf that are summed over `fan_in` terms, or added (None)."""
+        i = leaf
+        while isinstance(i, tuple):
+            i = i[0]
+        assert isinstance(i, int)
+        if self.given[i] is not None:
+            return self.given[i]
+        if self.convention == "unit":
+            variance = 1.0
+        else:
+            variance = 0.0 if fan_in is None else 1 / fan_in
+        self._check(i, variance)
+        return variance
+
+    def _check(self, i: int, variance: float) -> None:
+        if not _is_value(self.leaves[i]):
+            return
+        values = np.asarray(self.leaves[i], np.float64)
+        square = float(np.mean(values**2))
+        slack = 8 * variance * math.sqrt(2 / values.size)
+        require(
+            abs(square - variance) <= slack,
+            f"`param_variance` must be given: {self.names[i]} has mean square {square:.3g} where {variance:.3g} is "
+            f"expected ('{self.convention}')",
+        )
+
+
+def _is_value(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.ShapeDtypeStruct) and is_concrete(leaf)

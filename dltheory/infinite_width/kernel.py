@@ -1,0 +1,209 @@
+"""The kernels of an infinitely wide network, read off the network itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from dltheory import _axes, _programs
+from dltheory._checks import leading_axis, require
+from dltheory.infinite_width._gaussians import UnsupportedError
+from dltheory.infinite_width._interpreter import Interpreter, Random
+from dltheory.infinite_width._known import Known
+from dltheory.infinite_width._moments import Moments, Pairing
+from dltheory.infinite_width._variances import ParamVariance, Variances
+from dltheory.typing import ApplyFn, Array, PyTree
+
+__all__ = ["InfiniteWidthKernelFn", "Kernel", "kernel_fn"]
+
+_CACHED = 2**15  # numbers in a piece of a kernel
+_POOLING = {"reduce_sum", "reduce_window_sum", "cumsum"}
+
+
+class Kernel(NamedTuple):
+    """The kernels of an infinitely wide network.
+
+    Attributes:
+        nngp: covariance of the outputs of random networks, shape [n, m].
+        ntk: tangent kernel, shape [n, m].
+    """
+
+    nngp: Array
+    ntk: Array
+
+
+class InfiniteWidthKernelFn(Protocol):
+    """The kernels as a pure function of inputs."""
+
+    def __call__(self, x1: PyTree, x2: PyTree = None) -> Kernel:
+        """Kernels between inputs `x1` [n, ...] and `x2` [m, ...], by default `x1`."""
+        ...
+
+
+def kernel_fn(
+    apply_fn: ApplyFn, params: PyTree, *, param_variance: ParamVariance | None = None
+) -> InfiniteWidthKernelFn:
+    r"""The kernels of a network at infinite width, read off the network itself.
+
+    .. math:: K(x, x') = \lim E[f(x) f(x')], \qquad
+              \Theta(x, x') = \lim \sum_l v_l \langle \partial_{\theta_l} f(x), \partial_{\theta_l} f(x') \rangle
+
+    as all axes along which channels are summed grow, with v_l the variance of the entries of leaf l: the tangent kernel
+    is that with respect to parameters of unit variance, in which a leaf of variance v is sqrt(v) times such a leaf. For
+    networks in NTK parametrisation, whose parameters have unit variance, it is the usual one.
+
+    The program of the network is interpreted over random quantities in place of arrays. Products with weights of dense
+    layers and convolutions give Gaussians; elementwise functions of them, sums, pooling, concatenation, averages over
+    channels (so layer, group and root-mean-square normalisation), gating, loops and known matrices of attention or
+    adjacency are followed as they are written. The widths in the program do not matter.
+
+    Inner products over channels are taken as their averages; scores of attention so have a limit if they are divided by
+    the width, not by its root.
+
+    Args:
+        apply_fn: (params, x) -> outputs [n, k], each row from its own input, e.g. the `apply` of a Flax module.
+        params: parameters, concrete or as shapes (`jax.eval_shape` of `init`).
+        param_variance: variances of the entries of leaves at initialisation. "lecun" is 1 / fan-in for weights and 0
+            for biases; a number is that for all leaves; else a pytree of numbers like `params`, or a function (path
+            such as "params/Dense_0/kernel", shape) -> variance. By default "lecun", or 1 if that is what concrete
+            parameters look like. Leaves named "scale" are the constants that they start as, and so are concrete leaves
+            of equal entries.
+
+    Returns:
+        The kernels as a function of inputs, pure: it composes with `jit`, `vmap` and `grad`. Compile it with `jit`.
+
+    Raises:
+        ValueError: if `param_variance` fits neither `params` nor their values. The function returned raises it if the
+            inputs do not fit or are combined with each other, and `NotImplementedError` naming the operation and its
+            line if a network has no such limit or there is no rule.
+
+    Statement: nngp.kernel_recursion, ntk.kernel.  Source: Lee et al. 2018; Jacot, Gabriel and Hongler 2018;
+    Yang 2019 (Tensor Programs I); Yang and Littwin 2021.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from dltheory import infinite_width
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x):
+    ...         x = nn.LayerNorm()(nn.silu(nn.Dense(64)(x)))
+    ...         return nn.Dense(1)(x + nn.relu(nn.Dense(64)(x)))
+    >>> x = jnp.eye(2)
+    >>> params = jax.eval_shape(Net().init, jax.random.key(0), x)
+    >>> infinite_width.kernel_fn(Net().apply, params)(x).nngp.round(2)
+    Array([[1.5 , 0.16],
+           [0.16, 1.5 ]], dtype=float32)
+    """
+    variances = Variances(params, param_variance)
+
+    def kernel(x1: PyTree, x2: PyTree = None) -> Kernel:
+        n, m = leading_axis(x1=x1), leading_axis(x1=x1) if x2 is None else leading_axis(x2=x2)
+        require(min(n, m) > 0, "`x1` and `x2` must hold at least one input")
+        for a, b in zip(jax.tree.leaves(x1), jax.tree.leaves(x1 if x2 is None else x2), strict=True):
+            same = jnp.shape(a)[1:] == jnp.shape(b)[1:]
+            require(same, f"`x2` must have inputs of shape {list(jnp.shape(a)[1:])}, got {list(jnp.shape(b)[1:])}")
+        program = _program(apply_fn, params, x1)
+
+        def block(a: PyTree, b: PyTree, same: Array | None) -> Kernel:
+            return _evaluate(program, variances, a, b, same)
+
+        return _by_blocks(block, x1, x2, n, m, _block_size(program, x1))
+
+    return kernel
+
+
+def _evaluate(
+    program: _programs.Program, variances: Variances, x1: PyTree, x2: PyTree, coincident: Array | None
+) -> Kernel:
+    """The kernels of the network that is a program, between all inputs of one set and of another."""
+    sets = [jax.tree.leaves(x) for x in ((x1,) if x2 is None else (x1, x2))]
+    dtype = jnp.result_type(float, *sets[0])
+    sizes = tuple(len(leaves[0]) for leaves in sets)
+    moments = Moments(sizes, dtype, coincident)
+    inputs = [Known(tuple(jnp.asarray(a)[:, None] for a in leaves), batched=True) for leaves in zip(*sets, strict=True)]
+    (output,) = Interpreter(moments, variances).run(program, [*variances.values(), *inputs])
+    if not isinstance(output, Random) or len(output.pieces) != 1:
+        raise UnsupportedError("`apply_fn` must end in a layer: its output is not random, or of several kinds")
+    feature = output.pieces[0].feature
+    pairing = Pairing(0, len(sizes) - 1, outer=True, tangent=True)
+    block = moments.feature_block(feature, feature, pairing, full=True)
+    shape = (sizes[0], sizes[-1], *feature.positions, *feature.positions)
+    zeros = jnp.zeros(shape, dtype)
+    if block is None:
+        return Kernel(zeros, zeros)
+    return Kernel(jnp.broadcast_to(block.covariance, shape), zeros if block.ntk is None else zeros + block.ntk)
+
+
+def _block_size(program: _programs.Program, x: PyTree) -> int:
+    """How many inputs go with how many others at once: as many as a processor's cache holds."""
+    positions = max((math.prod(jnp.shape(leaf)[1:-1]) for leaf in jax.tree.leaves(x)), default=1)
+    pooled = any(equation.name in _POOLING for equation in program.equations)
+    entries = positions**2 if pooled else positions
+    return max(1, 2 ** round(math.log2(_CACHED / entries) / 2)) if entries < _CACHED else 1
+
+
+def _by_blocks(
+    block: Callable[[PyTree, PyTree, Array | None], Kernel], x1: PyTree, x2: PyTree, n: int, m: int, size: int
+) -> Kernel:
+    """A kernel matrix piece by piece; of a symmetric one the upper triangle."""
+    if max(n, m) <= size:
+        return block(x1, x2, jnp.eye(n, dtype=bool) if x2 is None else None)
+    rows, columns = -(-n // size), -(-m // size)
+
+    def cut(x: PyTree, count: int) -> PyTree:
+        def one(leaf: Any) -> Array:
+            array = jnp.asarray(leaf)
+            more = jnp.broadcast_to(array[:1], (count * size - len(array), *array.shape[1:]))
+            return jnp.concatenate([array, more]).reshape(count, size, *array.shape[1:])
+
+        return jax.tree.map(one, x)
+
+    left = cut(x1, rows)
+    right = left if x2 is None else cut(x2, columns)
+    places = [(i, j) for i in range(rows) for j in range(columns) if x2 is not None or i <= j]
+    i, j = (jnp.asarray(index) for index in zip(*places, strict=True))
+
+    def one(place: tuple[Array, Array]) -> Kernel:
+        a, b = (jax.tree.map(lambda leaf, k=k: leaf[k], x) for x, k in zip((left, right), place, strict=True))
+        return block(a, b, (place[0] == place[1]) & jnp.eye(size, dtype=bool) if x2 is None else None)
+
+    def assemble(blocks: Array) -> Array:
+        grid = jnp.zeros((rows, columns, *blocks.shape[1:]), blocks.dtype).at[i, j].set(blocks)
+        if x2 is None:
+            k = (blocks.ndim - 3) // 2
+            order = [0, 2, 1, *range(3 + k, 3 + 2 * k), *range(3, 3 + k)]
+            upper = i < j
+            mirrored = jnp.where(upper.reshape(-1, *(1,) * (blocks.ndim - 1)), blocks.transpose(order), blocks)
+            grid = grid.at[j, i].set(mirrored)
+        full = jnp.moveaxis(grid, 2, 1).reshape(rows * size, columns * size, *blocks.shape[3:])
+        return full[:n, :m]
+
+    return jax.tree.map(assemble, jax.lax.map(one, (i, j)))
+
+
+def _program(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> _programs.Program:
+    """The program for a single input, whose rows must not mix."""
+
+    def abstract(size: int | None) -> Any:
+        def one(leaf: Any) -> jax.ShapeDtypeStruct:
+            shape = jnp.shape(leaf) if size is None else (size, *jnp.shape(leaf)[1:])
+            return jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
+
+        return one
+
+    weights = jax.tree.map(abstract(None), params)
+    program, _ = _programs.trace(apply_fn, weights, jax.tree.map(abstract(2), x))
+    count = len(jax.tree.leaves(weights))
+    _, mixing = _axes.follow_axis(program, dict.fromkeys(program.inputs[count:], 0))
+    if mixing is not None:
+        raise ValueError(
+            f"`apply_fn` must treat every input by itself, but `{mixing.name}` at {mixing.source} combines them "
+            "(batch normalisation in training mode?)"
+        )
+    program, out = _programs.trace(apply_fn, weights, jax.tree.map(abstract(1), x))
+    if not isinstance(out, jax.ShapeDtypeStruct):
+        raise ValueError("`apply_fn` must return one array")
+    return program

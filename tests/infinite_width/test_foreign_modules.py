@@ -1,0 +1,322 @@
+"""Modules as Flax's documentation writes them go in unchanged, or are told why they cannot."""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from dltheory import infinite_width, networks, nngp
+from dltheory.ntk import analytic_ntk
+
+pytestmark = pytest.mark.statement("nngp.kernel_recursion", "ntk.analytic_recursion")
+HERE = Path(__file__).name
+
+
+class MLP(nn.Module):
+    """The multi-layer perceptron of Flax's quick start, with a name for its layers."""
+
+    features: tuple[int, ...] = (16, 16, 4)
+
+    @nn.compact
+    def __call__(self, inputs):
+        x = inputs
+        for i, feat in enumerate(self.features):
+            x = nn.Dense(feat, name=f"layers_{i}")(x)
+            if i != len(self.features) - 1:
+                x = nn.relu(x)
+        return x
+
+
+class ExplicitMLP(nn.Module):
+    """The same with its layers made in `setup`."""
+
+    features: tuple[int, ...] = (16, 16, 4)
+
+    def setup(self):
+        self.layers = [nn.Dense(feat) for feat in self.features]
+
+    def __call__(self, inputs):
+        x = inputs
+        for i, lyr in enumerate(self.layers):
+            x = lyr(x)
+            if i != len(self.layers) - 1:
+                x = nn.relu(x)
+        return x
+
+
+class CNN(nn.Module):
+    """The network of Flax's tutorial on MNIST."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(features=32, kernel_size=(3, 3))(x)
+        x = nn.relu(x)
+        x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+        x = nn.Conv(features=64, kernel_size=(3, 3))(x)
+        x = nn.relu(x)
+        x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+        x = x.reshape((x.shape[0], -1))  # flatten
+        x = nn.Dense(features=256)(x)
+        x = nn.relu(x)
+        return nn.Dense(features=10)(x)
+
+
+class MaxPooled(nn.Module):
+    """The same with the pooling that has no closed kernel."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(features=32, kernel_size=(3, 3))(x))
+        x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+        return nn.Dense(features=10)(x.reshape((x.shape[0], -1)))
+
+
+class ResNetBlock(nn.Module):
+    """The residual block of Flax's example on ImageNet."""
+
+    filters: int
+    conv: Any
+    norm: Any
+    act: Callable
+    strides: tuple[int, int] = (1, 1)
+
+    @nn.compact
+    def __call__(self, x):
+        residual = x
+        y = self.conv(self.filters, (3, 3), self.strides)(x)
+        y = self.norm()(y)
+        y = self.act(y)
+        y = self.conv(self.filters, (3, 3))(y)
+        y = self.norm()(y)
+        if residual.shape != y.shape:
+            residual = self.conv(self.filters, (1, 1), self.strides, name="conv_proj")(residual)
+            residual = self.norm(name="norm_proj")(residual)
+        return self.act(residual + y)
+
+
+class ResNet(nn.Module):
+    """The network of Flax's example on ImageNet, but for the pooling by maxima, and small."""
+
+    num_classes: int = 4
+    num_filters: int = 8
+
+    @nn.compact
+    def __call__(self, x, train: bool = True):
+        conv = functools.partial(nn.Conv, use_bias=False)
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
+        x = conv(self.num_filters, (3, 3), (1, 1), name="conv_init")(x)
+        x = nn.relu(norm(name="bn_init")(x))
+        for i in range(2):
+            strides = (2, 2) if i > 0 else (1, 1)
+            x = ResNetBlock(self.num_filters * 2**i, strides=strides, conv=conv, norm=norm, act=nn.relu)(x)
+        x = jnp.mean(x, axis=(1, 2))
+        return nn.Dense(self.num_classes)(x)
+
+
+class EncoderBlock(nn.Module):
+    """The block of Flax's vision transformers."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        x = nn.LayerNorm()(inputs)
+        x = nn.MultiHeadDotProductAttention(num_heads=4, deterministic=True)(x)
+        x = x + inputs
+        y = nn.LayerNorm()(x)
+        y = nn.Dense(32)(nn.gelu(nn.Dense(64)(y)))
+        return nn.Dense(4)((x + y).mean(1))
+
+
+class Mixer(nn.Module):
+    """The feed-forward half of that block, after an embedding of the patches."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(32, (2, 2), strides=(2, 2), padding="VALID", name="embedding")(x)
+        x = x.reshape((x.shape[0], -1, x.shape[-1]))
+        for _ in range(2):
+            y = nn.LayerNorm()(x)
+            x = x + nn.Dense(32)(nn.gelu(nn.Dense(64)(y)))
+        return nn.Dense(4, name="head")(nn.LayerNorm()(x).mean(1))
+
+
+class Autoencoder(nn.Module):
+    """Modules made of modules: an encoder and a decoder."""
+
+    @nn.compact
+    def __call__(self, x):
+        z = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(16)])(x)
+        return nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(5), nn.sigmoid])(z)
+
+
+class AutoencoderLogits(nn.Module):
+    """The same without the function of its outputs."""
+
+    @nn.compact
+    def __call__(self, x):
+        z = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(16)])(x)
+        return nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(5)])(z)
+
+
+class Sequence(nn.Module):
+    """A recurrent network over a sequence, from the cells of Flax."""
+
+    @nn.compact
+    def __call__(self, x):
+        steps: Any = nn.RNN(nn.SimpleCell(16))(x)
+        return nn.Dense(4)(steps[:, -1])
+
+
+def _inputs(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def _kernel(module, x, **call):
+    params = jax.eval_shape(functools.partial(module.init, **call), jax.random.key(0), x)
+    return infinite_width.kernel_fn(functools.partial(module.apply, **call), params)
+
+
+@pytest.mark.parametrize("module", [MLP(), ExplicitMLP()])
+def test_perceptrons_have_the_kernels_of_the_recursion(module):
+    x = _inputs(4, 5)
+    found = jax.jit(_kernel(module, x))(x)
+    expected = nngp.fully_connected_kernels(x, depth=2, sigma_w=1.0, sigma_b=0.0, activation="relu")
+    np.testing.assert_allclose(found.nngp, expected.nngp.covariance, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bottleneck_is_a_layer_like_others():
+    """Every hidden layer is taken to be wide."""
+    x = _inputs(4, 5)
+    found = jax.jit(_kernel(AutoencoderLogits(), x))(x)
+    relu, linear = ({"activation": nngp.rectifier_dual(slope), "sigma_w": 1.0, "sigma_b": 0.0} for slope in (0.0, 1.0))
+    kernels = nngp.fully_connected_kernels(x, depth=1, **relu)
+    for settings in (linear, relu):
+        kernels = nngp.network_kernel_step(kernels, **settings)
+    np.testing.assert_allclose(found.ntk, kernels.ntk, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "shape", "call"),
+    [
+        (CNN(), (8, 8, 1), {}),
+        (ResNet(), (6, 6, 3), {"train": False}),
+        (Mixer(), (4, 4, 3), {}),
+        (Sequence(), (3, 4), {}),
+    ],
+    ids=["CNN", "ResNet", "Mixer", "Sequence"],
+)
+def test_kernels_of_modules_are_covariances(module, shape, call):
+    """Both are symmetric and positive definite, of blocks that agree, and the tangent kernel is the larger."""
+    x = _inputs(4, *shape)
+    kernel = _kernel(module, x, **call)
+    own, cross = jax.jit(lambda x: (kernel(x), kernel(x[:3], x[1:])))(x)
+    for whole, block in zip(own, cross, strict=True):
+        scale = float(jnp.abs(whole).max())
+        np.testing.assert_allclose(whole, whole.T, atol=1e-6 * scale)
+        np.testing.assert_allclose(whole[:3, 1:], block, atol=1e-5 * scale)
+        assert np.linalg.eigvalsh(np.asarray(whole, np.float64)).min() > 0
+    difference = np.asarray(own.ntk - own.nngp, np.float64)
+    assert np.linalg.eigvalsh(difference).min() > -1e-5 * np.abs(difference).max()
+
+
+class NnxCNN(nnx.Module):
+    """The network of nnx's tutorial on MNIST, but for its pooling by maxima."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, 32, kernel_size=(3, 3), rngs=rngs)
+        self.batch_norm1 = nnx.BatchNorm(32, rngs=rngs)
+        self.dropout1 = nnx.Dropout(rate=0.025, rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, kernel_size=(3, 3), rngs=rngs)
+        self.avg_pool = functools.partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))
+        self.linear1 = nnx.Linear(256, 256, rngs=rngs)
+        self.dropout2 = nnx.Dropout(rate=0.025, rngs=rngs)
+        self.linear2 = nnx.Linear(256, 10, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.avg_pool(nnx.relu(self.batch_norm1(self.dropout1(self.conv1(x)))))
+        x = self.avg_pool(nnx.relu(self.conv2(x)))
+        x = x.reshape(x.shape[0], -1)
+        return self.linear2(nnx.relu(self.dropout2(self.linear1(x))))
+
+
+@pytest.mark.slow
+def test_nnx_and_linen_agree():
+    """The running statistics of a fresh module change nothing but by the epsilon of its normalisation."""
+    x = _inputs(3, 8, 8, 1)
+    network = networks.from_nnx(NnxCNN(rngs=nnx.Rngs(0)))
+    found = jax.jit(infinite_width.kernel_fn(network.apply, network.params))(x)
+    expected = jax.jit(_kernel(CNN(), x))(x)
+    np.testing.assert_allclose(found.nngp, expected.nngp, rtol=1e-4)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-4)
+
+
+def test_functions_without_a_library():
+    """A plain function of nested dictionaries, as tutorials of JAX write it."""
+
+    def predict(params, inputs):
+        activations = inputs
+        for w, b in params[:-1]:
+            activations = jnp.tanh(jnp.dot(activations, w) + b[None])
+        final_w, final_b = params[-1]
+        return jnp.dot(activations, final_w) + final_b[None]
+
+    sizes = (5, 64, 64, 3)
+    leaf = jax.ShapeDtypeStruct
+    params = [(leaf((m, n), jnp.float32), leaf((n,), jnp.float32)) for m, n in itertools.pairwise(sizes)]
+    x = _inputs(4, 5)
+    found = jax.jit(infinite_width.kernel_fn(predict, params))(x)
+    nngp_kernel, ntk_kernel = analytic_ntk(x, depth=2, sigma_w=1.0, sigma_b=0.0, activation="tanh")
+    np.testing.assert_allclose(found.nngp, nngp_kernel, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.ntk, ntk_kernel, rtol=1e-4, atol=1e-6)
+
+
+REFUSED = {
+    "softmax attention": (EncoderBlock(), (6, 32), {}, {}),
+    "max pooling": (MaxPooled(), (6, 6, 3), {}, {}),
+    "a batch normalisation in training": (ResNet(), (6, 6, 3), {"train": True}, {"mutable": ["batch_stats"]}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_primitive_and_the_line(name):
+    module, shape, call, settings = REFUSED[name]
+    x = _inputs(3, *shape)
+    params = jax.eval_shape(functools.partial(module.init, **call), jax.random.key(0), x)
+
+    def apply(params, x):
+        outputs = module.apply(params, x, **call, **settings)
+        return outputs[0] if settings else outputs
+
+    with pytest.raises((ValueError, NotImplementedError)) as caught:
+        infinite_width.kernel_fn(apply, params)(x)
+    message = str(caught.value)
+    assert re.search(r"`[a-z_]+`", message), message
+    assert re.search(rf"{re.escape(HERE)}:\d+", message), message
+    mixes_rows = "every input by itself" in message  # such a network has no kernel at any width
+    assert mixes_rows or "monte_carlo_kernel" in message
+
+
+class Readout(nn.Module):
+    """Weights after the outputs of another module."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(Autoencoder()(x))
+
+
+def test_a_nonlinearity_of_the_outputs():
+    """Its moments are those that one more layer of weights sees, less the tangents of these weights."""
+    x = _inputs(3, 5)
+    found, seen = jax.jit(lambda x: (_kernel(Autoencoder(), x)(x), _kernel(Readout(), x)(x)))(x)
+    np.testing.assert_allclose(found.nngp, seen.nngp, rtol=1e-5)
+    np.testing.assert_allclose(found.ntk, seen.ntk - seen.nngp, rtol=1e-4, atol=1e-6)
