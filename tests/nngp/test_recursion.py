@@ -60,8 +60,9 @@ def test_tanh_networks_follow_quadrature(x64):
 
 def _hard_inputs(d):
     """Random inputs, and copies of one of them: exact, shifted by little, scaled, opposite."""
-    base = _RNG.normal(size=(6, d))
-    shifts = [base[0] + size * _RNG.normal(size=d) for size in (0, 1e-7, 1e-5, 1e-3, 1e-2)]
+    rng = np.random.default_rng(d)
+    base = rng.normal(size=(6, d))
+    shifts = [base[0] + size * rng.normal(size=d) for size in (0, 1e-7, 1e-5, 1e-3, 1e-2)]
     return np.concatenate([base, shifts, [2 * base[0], -base[0]]]).astype(np.float32)
 
 
@@ -76,7 +77,8 @@ def test_single_precision_is_accurate_at_depth_20(activation, d, x64):
         double = network(*(jnp.asarray(a, jnp.float64) for a in pair))
         for low, high in zip(single, double, strict=True):
             assert low.dtype == jnp.float32
-            np.testing.assert_allclose(low, high, rtol=1e-5)
+            # Entries of nearly orthogonal inputs of an odd activation are small beside the variances.
+            np.testing.assert_allclose(low, high, rtol=0, atol=1e-5 * np.abs(high).max())
 
 
 @RECURSION

@@ -153,7 +153,7 @@ class Family(NamedTuple):
     variables: Any
 
 
-def widths_up_to(largest: int, smallest: int = 32) -> np.ndarray:
+def widths_up_to(largest: int, smallest: int = 64) -> np.ndarray:
     """The powers of two from `smallest` to `largest`."""
     return 2 ** np.arange(smallest.bit_length() - 1, largest.bit_length())
 

@@ -95,7 +95,7 @@ def trained(
     rng = generator(key)
     x, x_test = spread(rng, n), sphere(rng, 20)
     errors = distance * np.sin(x @ rng.normal(size=INPUTS))
-    members = family(rng, widths_up_to(largest, smallest=64), seeds, activation=activation, bent=bent, power=power)
+    members = family(rng, widths_up_to(largest), seeds, activation=activation, bent=bent, power=power)
 
     def train(variables):
         return _train(variables, x, x_test, errors, stability, num_steps)

@@ -18,7 +18,7 @@ from experiments.judges import Equal, Slope
 
 __all__ = ["CLAIMS"]
 
-_WIDTHS = Budget(quick=512, full=8192)  # the largest; the smallest is 32
+_WIDTHS = Budget(quick=1024, full=8192)  # the largest; the smallest is 64
 _SEEDS = 16
 _BLOCK = 16  # networks that are measured by one call
 _MANY = 128  # behind a bent output the ratio varies more than tenfold between networks

@@ -18,7 +18,7 @@ from experiments.judges import Equal, Mean, Slope
 __all__ = ["CLAIMS"]
 
 _SIGMA_W, _SIGMA_B = 2.0**0.5, 0.1
-_WIDTHS = Budget(quick=512, full=8192)  # the largest; the smallest is 32
+_WIDTHS = Budget(quick=1024, full=8192)  # the largest; the smallest is 64
 _DEPTHS = {"one hidden layer": 1, "two hidden layers": 2}
 
 
