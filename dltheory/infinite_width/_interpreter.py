@@ -101,17 +101,21 @@ class Weights(NamedTuple):
 
     Attributes:
         leaf: what it is a part of.
-        axes: the sizes of the leaf's axes that every axis consists of; axes of size 1 have none.
+        axes: the axes of the leaf, as (number, size), that every axis consists of; axes of size 1 have none.
         scale: a number times the entries.
     """
 
     leaf: Hashable
-    axes: tuple[tuple[int, ...], ...]
+    axes: tuple[tuple[tuple[int, int], ...], ...]
     scale: Known
+
+    def size(self, axis: int) -> int:
+        """Number of entries along an axis."""
+        return math.prod(size for _, size in self.axes[axis])
 
 
 class Vanishing(NamedTuple):
-    """A sum over n channels of products of independent features of mean 0: smaller than n by a factor of sqrt(n)."""
+    """A sum of n independent terms of mean 0: smaller than n by a factor of sqrt(n)."""
 
     width: int
     zeros: Known
@@ -131,6 +135,7 @@ class Interpreter:
     def __init__(self, moments: Moments, variance: Callable[[Hashable, int | None], Array | float]) -> None:
         self.moments = moments
         self.variance = variance
+        self._summed: dict[Hashable, list[tuple[int, int]]] = {}
 
     def run(self, program: Program, inputs: Sequence[Value]) -> list[Value]:
         """The outputs of a program."""
@@ -153,14 +158,14 @@ class Interpreter:
             values |= zip(equation.outputs, results, strict=True)
         return [read(atom) for atom in program.outputs]
 
-    def step(self, program: Program, equation: Equation, operands: list[Value]) -> list[Value]:
+    def step(self, program: Program, equation: Equation, operands: list[Value]) -> Sequence[Value]:
         """The outputs of one equation."""
         name = equation.name
         shape = program.shapes[equation.outputs[0]].shape
         if all(isinstance(value, Known) for value in operands):
             return _known_equation(program, equation, operands)  # pyright: ignore[reportArgumentType]
         if any(isinstance(value, Vanishing) for value in operands):
-            return [_vanish(equation, operands)]
+            return [_vanish(program, equation, operands)]
         if equation.body is not None and name != "scan":
             return self.run(equation.body, operands)
         if name == "scan":
@@ -226,7 +231,7 @@ class Interpreter:
             if not factors and any(f.channel for f in axis):
                 raise UnsupportedError("one random number for all channels leaves them dependent")
             for i, factor in enumerate(axis):
-                if factors and (len(factors) != len(axis) or factors[i] != factor.size):
+                if factors and (len(factors) != len(axis) or factors[i][1] != factor.size):
                     raise UnsupportedError("weights are added along axes that are taken apart differently")
                 if factor.channel:
                     continue
@@ -265,7 +270,7 @@ class Interpreter:
             return jnp.sum(count * whole, axis=tuple(1 + i for i in summed)).reshape(-1, *shape)
 
         if all(algebra.is_centred(piece.feature) for piece in value.pieces):
-            return Known.constant(np.zeros((1,) * len(kept)))
+            return Vanishing(count, Known.constant(np.zeros((1,) * len(kept))))
         return Known(tuple(total(s) for s in range(len(self.moments.sizes))), batched=True)
 
     def _dot_general(self, program: Program, equation: Equation, operands: list[Value]) -> Value:
@@ -298,14 +303,23 @@ class Interpreter:
             axes += [value.axes[a] if i == r else _position(whole[a]) for a in free[i]]
         return _linear(equation, value, None, known=known, slot=r, axes=tuple(axes))
 
+    def _use(self, weights: Weights, summed: Sequence[int]) -> None:
+        """Notes which axes of a leaf are summed: they must be the same ones wherever it is used."""
+        axes = sorted(label for a in summed for label in weights.axes[a])
+        if self._summed.setdefault(weights.leaf, axes) != axes:
+            raise UnsupportedError(
+                "weights are used a second time with their axes exchanged, so that the layers depend on each other"
+            )
+
     def _layer(self, program: Program, equation: Equation, operands: list[Value], x: int, w: int) -> Value:
         contract, batch = equation.params["dimension_numbers"]
         value, weights = operands[x], operands[w]
         assert isinstance(weights, Weights)
+        self._use(weights, contract[w])
         shape = program.shape(equation.inputs[x])
         free = [a for a in range(len(shape)) if a not in contract[x] and a not in batch[x]]
         own = [a for a in range(len(weights.axes)) if a not in contract[w] and a not in batch[w]]
-        made = [tuple(Factor(True, size) for size in weights.axes[a]) for a in own]
+        made = [tuple(Factor(True, size) for _, size in weights.axes[a]) for a in own]
         fan_in = math.prod(shape[a] for a in contract[x])
         variance = self.variance(weights.leaf, fan_in)
         scale, leaves = weights.scale.scalar(), frozenset([weights.leaf])
@@ -410,7 +424,8 @@ class Interpreter:
         if not isinstance(weights, Weights) or params["batch_group_count"] != 1:
             raise UnsupportedError("only a convolution of an array with weights has a rule")
         lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-        sizes = [math.prod(weights.axes[a]) for a in rhs]
+        self._use(weights, rhs[1:])
+        sizes = [weights.size(a) for a in rhs]
         fan_in = math.prod(sizes[1:])
         variance = self.variance(weights.leaf, fan_in)
         taps = {}
@@ -477,11 +492,11 @@ class Interpreter:
                 axes[to_out[a]] = (Factor(False, taps[a].out),)
             elif a != lhs[1]:
                 axes[to_out[a]] = others.get(a, ())
-        axes[out[1]] = tuple(Factor(True, s) for s in weights.axes[rhs[0]])
+        axes[out[1]] = tuple(Factor(True, s) for _, s in weights.axes[rhs[0]])
         squeezed = tuple(n for n in windows.out if n > 1)
         flat = Index(windows.out, np.arange(math.prod(windows.out)).reshape(squeezed))
         axes = [tuple(f for f in axis if f.size > 1) for axis in axes]
-        width = max(math.prod(weights.axes[rhs[0]]), 1)
+        width = sizes[0]
         return Random(tuple(axes), (Piece(width, node_feature(node), flat),))
 
     # Channels and positions side by side
@@ -865,8 +880,7 @@ def _weights_rule(equation: Equation, value: Weights, shape: tuple[int, ...]) ->
     if name == "transpose":
         return value._replace(axes=tuple(value.axes[a] for a in equation.params["permutation"]))
     if name in {"reshape", "squeeze", "expand_dims"}:
-        labelled = [tuple((None, n) for n in axis) for axis in value.axes]
-        return value._replace(axes=tuple(tuple(n for _, n in axis) for axis in _regroup(labelled, shape)))
+        return value._replace(axes=tuple(map(tuple, _regroup(value.axes, shape))))
     if name == "broadcast_in_dim":
         source = {d: i for i, d in enumerate(equation.params["broadcast_dimensions"])}
         return value._replace(axes=tuple(value.axes[source[d]] if d in source else () for d in range(len(shape))))
@@ -892,21 +906,24 @@ def _scale_weights(name: str, operands: list[Value]) -> Value:
     raise UnsupportedError("weights are combined entry by entry with something other than a number")
 
 
-def _vanish(equation: Equation, operands: list[Value]) -> Value:
+def _vanish(program: Program, equation: Equation, operands: list[Value]) -> Value:
     value = next(v for v in operands if isinstance(v, Vanishing))
     others = [v for v in operands if isinstance(v, Known)]
+    if equation.name in {"reshape", "squeeze", "broadcast_in_dim", "transpose", "convert_element_type", "neg"}:
+        (zeros,) = _known_equation(program, equation, [value.zeros])
+        return Vanishing(value.width, zeros)
     if equation.name in {"mul", "div"} and len(others) == 1 and others[0].is_static:
         number = float(np.asarray(others[0].arrays[0]).reshape(()))
         number = 1 / number if equation.name == "div" else number
         if abs(number) * value.width <= 1.01:
             return value.zeros
     raise UnsupportedError(
-        "scores of independent queries and keys have a limit of their own only if they are divided by the width after "
-        "the product: then they vanish; divided by its root they stay random, and a softmax of them has no closed form"
+        "a sum of independent terms of mean 0 over channels vanishes beside the width, by which it must be divided at "
+        "once; divided by its root (as scores of attention are) it stays random, and there is no rule for what follows"
     )
 
 
-def _known_equation(program: Program, equation: Equation, operands: list[Known]) -> list[Value]:
+def _known_equation(program: Program, equation: Equation, operands: list[Known]) -> list[Known]:
     """Evaluates what is known, keeping axes of size 1 where a value is constant."""
     name, params = equation.name, equation.params
     shape = program.shapes[equation.outputs[0]].shape

@@ -87,7 +87,7 @@ class Variances:
             values = np.asarray(leaf)
             if values.size and np.all(values == values.ravel()[0]) and (values.size > 1 or values.ravel()[0] in (0, 1)):
                 return Known.constant(values)
-        axes = tuple((size,) if size > 1 else () for size in leaf.shape)
+        axes = tuple(((a, size),) if size > 1 else () for a, size in enumerate(leaf.shape))
         return Weights(i, axes, Known.constant(np.ones(())))
 
     def __call__(self, leaf: Hashable, fan_in: int | None) -> Any:

@@ -32,7 +32,6 @@ class Net:
         shape: of one input.
         param_variance: of the module's leaves; None for what Flax draws.
         kwargs: (n1, n2) -> what their kernel function wants besides the inputs.
-        apply: (module) -> `apply(params, x)`.
     """
 
     module: nn.Module
@@ -40,7 +39,6 @@ class Net:
     shape: tuple[int, ...] = (5,)
     param_variance: Any = None
     kwargs: Callable[[int, int], dict[str, Any]] = lambda n1, n2: {}
-    apply: Callable[[nn.Module], Callable[..., Any]] = lambda module: module.apply
 
 
 def inputs(net: Net, dtype: Any = float) -> tuple[jax.Array, jax.Array]:
@@ -282,23 +280,18 @@ def _normalised_images(stax):
 
 
 class DroppedOut(nn.Module):
-    """Dropout of features."""
-
-    deterministic: bool
+    """Dropout of features, when it is over."""
 
     @nn.compact
     def __call__(self, x):
         for _ in range(2):
             x = nn.relu(nn.Dense(WIDTH)(x))
-            x = nn.Dropout(0.4, deterministic=self.deterministic)(x)
+            x = nn.Dropout(0.4, deterministic=True)(x)
         return nn.Dense(2)(x)
 
 
-def _dropped_out(mode):
-    def build(stax):
-        return stax.serial(*[stax.Dense(1), stax.Relu(), stax.Dropout(0.6, mode)] * 2, stax.Dense(1))
-
-    return build
+def _dropped_out(stax):
+    return stax.serial(*[stax.Dense(1), stax.Relu(), stax.Dropout(0.6, "test")] * 2, stax.Dense(1))
 
 
 class Graph(nn.Module):
@@ -547,12 +540,7 @@ NETS: dict[str, Net] = {
     "densely_connected": Net(Densely(), _densely),
     "layer_norm": Net(Normalised(), _normalised),
     "layer_norm_images": Net(NormalisedImages(), _normalised_images, _IMAGE),
-    "dropout_off": Net(DroppedOut(True), _dropped_out("test")),
-    "dropout": Net(
-        DroppedOut(False),
-        _dropped_out("train"),
-        apply=lambda module: functools.partial(module.apply, rngs={"dropout": jax.random.key(3)}),
-    ),
+    "dropout": Net(DroppedOut(), _dropped_out),
     "graph": Net(Graph(), _graph, (4, 3), kwargs=_patterns),
     "product": Net(Product(), _product),
     "bilinear": Net(Bilinear(), _bilinear),

@@ -44,10 +44,9 @@ def theirs(name):
 def ours(name, x1, x2, **settings):
     """The same, from the shapes of the parameters alone."""
     net = NETS[name]
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    params = jax.eval_shape(net.module.init, keys, x1)
+    params = jax.eval_shape(net.module.init, jax.random.key(0), x1)
     settings = {"param_variance": net.param_variance} | settings
-    kernel = infinite_width.kernel_fn(net.apply(net.module), params, **settings)
+    kernel = infinite_width.kernel_fn(net.module.apply, params, **settings)
     both = jax.jit(lambda x1, x2: (*kernel(x1, x2), *kernel(x1)))
     return both(x1, x2)
 
@@ -93,7 +92,7 @@ def test_concrete_parameters_tell_their_variances(name):
     net = NETS[name]
     x1, x2 = inputs(net, jnp.float32)
     params = jax.jit(net.module.init)(jax.random.key(0), x1)
-    kernel = infinite_width.kernel_fn(net.apply(net.module), params)
+    kernel = infinite_width.kernel_fn(net.module.apply, params)
     close((*kernel(x1, x2), *kernel(x1)), theirs(name), 1e-5)
 
 

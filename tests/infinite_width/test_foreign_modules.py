@@ -280,7 +280,36 @@ def test_functions_without_a_library():
     np.testing.assert_allclose(found.ntk, ntk_kernel, rtol=1e-4, atol=1e-6)
 
 
+class Noisy(nn.Module):
+    """Dropout while it is trained: each channel has noise of its own."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.Dropout(0.4, deterministic=False)(nn.relu(nn.Dense(32)(x))))
+
+
+class TiedAutoencoder(nn.Module):
+    """A decoder that is the transpose of the encoder."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (32, 32))
+        return nn.Dense(1)(nn.relu(nn.Dense(32)(x) @ kernel) @ kernel.T)
+
+
+class Rescaled(nn.Module):
+    """A sum over channels that stays random."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(64)(x)
+        return nn.Dense(1)(x * (x.sum(-1, keepdims=True) / 8))
+
+
 REFUSED = {
+    "weights and their transpose": (TiedAutoencoder(), (5,), {}, {}),
+    "a random sum": (Rescaled(), (5,), {}, {}),
+    "dropout in training": (Noisy(), (5,), {}, {"rngs": {"dropout": jax.random.key(3)}}),
     "softmax attention": (EncoderBlock(), (6, 32), {}, {}),
     "max pooling": (MaxPooled(), (6, 6, 3), {}, {}),
     "a batch normalisation in training": (ResNet(), (6, 6, 3), {"train": True}, {"mutable": ["batch_stats"]}),
@@ -295,7 +324,7 @@ def test_refusals_name_the_primitive_and_the_line(name):
 
     def apply(params, x):
         outputs = module.apply(params, x, **call, **settings)
-        return outputs[0] if settings else outputs
+        return outputs[0] if isinstance(outputs, tuple) else outputs
 
     with pytest.raises((ValueError, NotImplementedError)) as caught:
         infinite_width.kernel_fn(apply, params)(x)
