@@ -2,7 +2,8 @@
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
 ``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``.
-Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them ``dltheory.interop``.
+Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them
+``dltheory.interop``.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def kernel_fn(
             inputs do not fit or are combined with each other, and `NotImplementedError` naming the operation and its
             line if a network has no such limit or there is no rule.
 
-    Statement: nngp.kernel_recursion, ntk.kernel.  Source: Lee et al. 2018; Jacot, Gabriel and Hongler 2018;
+    Statement: nngp.kernel_recursion.  Source: Lee et al. 2018; Jacot, Gabriel and Hongler 2018;
     Yang 2019 (Tensor Programs I); Yang and Littwin 2021.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -89,11 +89,11 @@ def kernel_fn(
     >>> class Net(nn.Module):
     ...     @nn.compact
     ...     def __call__(self, x):
-    ...         x = nn.LayerNorm()(nn.silu(nn.Dense(64)(x)))
+    ...         x = nn.LayerNorm()(nn.relu(nn.Dense(64)(x)))
     ...         return nn.Dense(1)(x + nn.relu(nn.Dense(64)(x)))
     >>> x = jnp.eye(2)
     >>> params = jax.eval_shape(Net().init, jax.random.key(0), x)
-    >>> infinite_width.kernel_fn(Net().apply, params)(x).nngp.round(2)
+    >>> jax.jit(infinite_width.kernel_fn(Net().apply, params))(x).nngp.round(2)
     Array([[1.5 , 0.16],
            [0.16, 1.5 ]], dtype=float32)
     """

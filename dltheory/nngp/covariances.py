@@ -171,7 +171,7 @@ def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayL
     return affine_moments(pairs, jnp.square(sigma_w), jnp.square(sigma_b))
 
 
-def affine_moments(pairs: PairCovariance, weight: ArrayLike, bias: ArrayLike) -> PairCovariance:
+def affine_moments(pairs: PairCovariance, weight: Array | float, bias: Array) -> PairCovariance:
     """`affine_covariance` with the squares of the scales."""
     variance1, variance2 = weight * pairs.variance1 + bias, weight * pairs.variance2 + bias
     from_weights = safe_ratio(weight * pairs.variance1, variance1) * safe_ratio(weight * pairs.variance2, variance2)

@@ -218,7 +218,7 @@ CASES = {
     "images": Case(images, shape=(4, 4, 2), width=256),
     "odd": Case(lambda x, width: Odd(width)(x), param_variance=1.0),
 }
-CHEAP = {"silu", "dropout before relu", "odd"}
+CHEAP = {"silu"}
 
 
 def lecun(path: str, shape: tuple[int, ...]) -> float:

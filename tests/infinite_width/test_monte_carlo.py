@@ -51,7 +51,9 @@ def explicit(module, x1, x2, num_samples, variance):
     return [*means, *errors]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(100, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("module", "param_variance", "weights"),
     [(NETWORK, 1.0, lambda path, shape: 1.0), (Standard(), variance, variance)],

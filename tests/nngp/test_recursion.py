@@ -67,8 +67,10 @@ def _hard_inputs(d):
 
 
 @RECURSION
-@pytest.mark.parametrize("d", [7, 200])
-@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize(
+    ("activation", "d"),
+    [("relu", 7), ("erf", 200), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [("relu", 200), ("erf", 7)])],
+)
 def test_single_precision_is_accurate_at_depth_20(activation, d, x64):
     x = _hard_inputs(d)
     network = _network(activation, 20)
@@ -95,7 +97,7 @@ def test_kernels_are_finite_symmetric_and_positive(activation):
 
 
 @RECURSION
-@pytest.mark.parametrize(("activation", "depth"), [("relu", 2), ("gelu", 1)])
+@pytest.mark.parametrize(("activation", "depth"), [("relu", 2), pytest.param("gelu", 1, marks=pytest.mark.slow)])
 def test_gradients_are_finite_at_equal_zero_and_opposite_inputs(activation, depth):
     def total(x1, x2, sigma_b):
         return sum(map(jnp.sum, analytic_ntk(x1, x2, depth=depth, sigma_w=1.3, sigma_b=sigma_b, activation=activation)))
