@@ -923,12 +923,23 @@ def _vanish(program: Program, equation: Equation, operands: list[Value]) -> Valu
     )
 
 
+def _as_written(program: Program, atom: Operand, value: Known) -> Known:
+    """A value in the floating-point type that it has in the program."""
+    if isinstance(atom, Constant):
+        return value
+    dtype = program.shapes[atom].dtype
+    if value.arrays[0].dtype == dtype or not jnp.issubdtype(dtype, jnp.floating):
+        return value
+    return Known(tuple(array.astype(dtype) for array in value.arrays), value.batched)
+
+
 def _known_equation(program: Program, equation: Equation, operands: list[Known]) -> list[Known]:
     """Evaluates what is known, keeping axes of size 1 where a value is constant."""
     name, params = equation.name, equation.params
     shape = program.shapes[equation.outputs[0]].shape
     rank = len(shape)
     bind = equation.primitive.get_bind_params(params)
+    operands = [_as_written(program, atom, value) for atom, value in zip(equation.inputs, operands, strict=True)]
     if name in ELEMENTWISE:
 
         def fn(*arrays: Array) -> Array:

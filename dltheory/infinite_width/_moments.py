@@ -225,7 +225,7 @@ class Moments:
             return pairs
         if full:
             size = math.prod(positions)
-            same = self.coincident[..., None, None] & jnp.eye(size, dtype=bool)
+            same = self.coincident[..., None, None] & jnp.eye(size, dtype=bool)[None, None]
             same = same.reshape(*self.coincident.shape, *positions, *positions)
         else:
             same = self.coincident.reshape(*self.coincident.shape, *(1,) * len(positions))

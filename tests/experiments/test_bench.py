@@ -28,6 +28,7 @@ def written(tmp_path_factory):
     return status, json.loads(path.read_text()), path.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_right_contenders_are_measured_and_the_others_named(written):
     status, data, _ = written
     rows = {row["contender"]: row for row in data["cases"]["fake.all"]["contenders"]}
@@ -47,6 +48,7 @@ def test_right_contenders_are_measured_and_the_others_named(written):
     assert "4000 GB" in rows["large"]["reason"]
 
 
+@pytest.mark.slow
 def test_what_is_measured_fits_together(written):
     _, data, words = written
     for row in data["cases"]["fake.all"]["contenders"]:

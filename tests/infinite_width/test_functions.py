@@ -140,6 +140,7 @@ def test_means(x64):
     )
 
 
+@pytest.mark.slow
 def test_gradients_are_finite():
     relu, parametrised = elementwise(_relu), elementwise(lambda u, m: _relu(_relu(u) - m), 1)
     tanh = elementwise(jnp.tanh)

@@ -56,8 +56,10 @@ def explicit(module, x1, x2, num_samples, variance):
 )
 @pytest.mark.parametrize(
     ("module", "param_variance", "weights"),
-    [(NETWORK, 1.0, lambda path, shape: 1.0), (Standard(), variance, variance)],
-    ids=["unit", "standard"],
+    [
+        pytest.param(NETWORK, 1.0, lambda path, shape: 1.0, id="unit", marks=pytest.mark.slow),
+        pytest.param(Standard(), variance, variance, id="standard"),
+    ],
 )
 def test_equals_a_loop_over_networks(module, param_variance, weights, batch_size):
     found = jax.jit(
@@ -88,6 +90,7 @@ def test_linear_networks_have_one_tangent_kernel():
     assert jnp.max(abs(found.nngp - exact) / expected_error) < 4
 
 
+@pytest.mark.slow
 def test_errors_cover_the_limit_of_wide_networks():
     network = networks.MLP((2048, 64), sigma_w=1.2, sigma_b=0.4, activation=jnp.tanh)
     found = infinite_width.monte_carlo_kernel(network.init, network.apply, X1, X2, key=KEY, num_samples=50)

@@ -50,6 +50,7 @@ class NnxTied(nnx.Module):
         return x
 
 
+@pytest.mark.slow
 def test_nnx_network_is_the_module_in_evaluation_mode():
     module = NnxCNN(rngs=nnx.Rngs(0))
     for seed in range(2):  # in training mode, so that the statistics are no longer those of the start

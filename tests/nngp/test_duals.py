@@ -171,7 +171,7 @@ def test_dual_equals_quadrature(name, x64):
         np.testing.assert_array_equal(derivative, 0)
 
 
-ALIKE = {"slopes", "abs", "step", "fourth power of relu", "rbf", "hard_tanh"}  # others go through the same code
+ALIKE = {"slopes", "abs", "step", "fourth power of relu", "rbf", "hard_tanh", "elu"}  # others go through the same code
 
 
 @ARCCOS
