@@ -17,7 +17,7 @@ QUICK = [name for name, claim in CLAIMS.items() if claim.tier == "quick"]
 
 
 @pytest.mark.parametrize(
-    "name", [name if i % 6 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(QUICK)]
+    "name", [name if i % 12 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(QUICK)]
 )
 def test_verdict_is_the_expected_one_and_the_control_is_rejected(name):
     record = evaluate(CLAIMS[name])

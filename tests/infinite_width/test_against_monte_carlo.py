@@ -218,7 +218,6 @@ CASES = {
     "images": Case(images, shape=(4, 4, 2), width=256),
     "odd": Case(lambda x, width: Odd(width)(x), param_variance=1.0),
 }
-CHEAP = {"silu"}
 
 
 def lecun(path: str, shape: tuple[int, ...]) -> float:
@@ -258,9 +257,8 @@ def deviations(estimate, nngp, ntk):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_within_the_noise_of_an_average(name):
     """The right kernels are, and kernels that are wrong by a twentieth are not."""
     case = CASES[name]

@@ -54,7 +54,9 @@ _STATIC = {
 }
 
 
-@pytest.mark.parametrize(("f", "g"), [("relu", "tanh"), ("ramp", "clip"), ("jump", "jump")])
+@pytest.mark.parametrize(
+    ("f", "g"), [("relu", "tanh"), pytest.param("ramp", "clip", marks=pytest.mark.slow), ("jump", "jump")]
+)
 def test_moments_are_those_of_quadrature(x64, f, g):
     one, two = elementwise(_STATIC[f][0]), elementwise(_STATIC[g][0])
     one = two if f == g else one
@@ -70,6 +72,7 @@ def test_moments_are_those_of_quadrature(x64, f, g):
             np.testing.assert_allclose(got[i], exact, atol=3e-7, rtol=0)
 
 
+@pytest.mark.slow
 def test_moments_in_single_precision_and_at_variance_zero():
     f, g = elementwise(jnp.tanh), elementwise(lambda x: jnp.exp(-_relu(x)))
     q1, q2 = jnp.array([[0.0], [1.0], [4.0]]), jnp.array([[0.3, 0.0, 1.0]])

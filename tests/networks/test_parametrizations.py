@@ -133,7 +133,7 @@ OPTIMIZERS = {
         ("ntk", "sgd", [-0.5, -0.5, -0.5]),
         ("standard", "sgd", [-1.5, -0.5, -0.5]),  # the rate that fits wide sums all but freezes the first layer
         ("mup", "sgd", [0, 0, 0]),
-        ("mup", "adam", [0, 0, 0]),
+        pytest.param("mup", "adam", [0, 0, 0], marks=pytest.mark.slow),
     ],
 )
 def test_how_far_features_and_outputs_move(parametrization, optimizer, expected):

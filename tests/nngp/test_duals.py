@@ -250,7 +250,7 @@ def test_closed_kernels_at_their_edges():
 
 
 @RECURSION
-@pytest.mark.parametrize("kinked", [True, False])
+@pytest.mark.parametrize("kinked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_series_meets_the_closed_form(kinked, x64):
     gaps = np.array([0.0, 1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.5, 1.0, 1.5, 1.99])
     points = np.stack([np.full(10, 1.3), np.full(10, 0.8), 1 - gaps], axis=1)
