@@ -19,10 +19,8 @@ pytestmark = [
     pytest.mark.skipif(
         not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"
     ),
-    # It warns whenever it assumes unit variance, or a padding or an axis that matters at finite width only.
-    pytest.mark.filterwarnings(
-        "ignore:Inputs to this layer are assumed", "ignore:Numerical Activation Layer", "ignore:`approximate`"
-    ),
+    # It warns whenever it assumes unit variance or independent branches, or expands an activation numerically.
+    pytest.mark.filterwarnings("ignore::UserWarning:neural_tangents"),
     pytest.mark.statement("nngp.kernel_recursion", "ntk.analytic_recursion"),
 ]
 
