@@ -81,7 +81,8 @@ def kernel_fn(
             inputs do not fit or are combined with each other, and `NotImplementedError` naming the operation and its
             line if a network has no such limit or there is no rule.
 
-    Statement: nngp.kernel_recursion.  Source: Lee et al. 2018; Jacot, Gabriel and Hongler 2018;
+    Statement: infinite_width.architecture_universality, infinite_width.layer_norm_follows, ntk.analytic_recursion,
+    nngp.arccos_recursion, nngp.kernel_recursion.  Source: Lee et al. 2018; Jacot, Gabriel and Hongler 2018;
     Yang 2019 (Tensor Programs I); Yang and Littwin 2021.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp

@@ -9,8 +9,8 @@ from pathlib import Path
 
 __all__ = ["CHAPTERS", "KINDS", "STATUSES", "Chapter", "Statement", "load_sheet"]
 
-# The order of the sheet.
-CHAPTERS = ("background", "perceptron", "optimization", "convergence", "ntk", "nngp")
+# The order of the sheet, with what goes beyond it after what it extends.
+CHAPTERS = ("background", "perceptron", "optimization", "convergence", "ntk", "nngp", "infinite_width")
 KINDS = ("definition", "function", "algorithm", "theorem", "claim", "architecture", "practice")
 STATUSES = ("ok", "wrong", "garbled", "incomplete")
 
@@ -25,7 +25,7 @@ class Statement:
         id: stable dotted id; its first part is the sheet's own heading, which may differ from the package's name.
         title: what the statement is called.
         kind: definition, function, algorithm, theorem, claim, architecture or practice.
-        printed: the statement as the sheet prints it.
+        printed: the statement as the sheet prints it; in a chapter beyond the sheet, as the project states it.
         status: "ok", or what is the matter with the print: "wrong", "garbled" (symbols lost) or "incomplete"
             (a premise is missing).
         corrected: the statement as it should read; present exactly when the status is not "ok".

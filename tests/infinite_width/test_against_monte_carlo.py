@@ -16,7 +16,13 @@ import pytest
 
 from dltheory import infinite_width, networks
 
-pytestmark = pytest.mark.statement("nngp.kernel_recursion", "ntk.analytic_recursion", "ntk.init_convergence")
+pytestmark = pytest.mark.statement(
+    "infinite_width.architecture_universality",
+    "infinite_width.layer_norm_follows",
+    "nngp.kernel_recursion",
+    "ntk.analytic_recursion",
+    "ntk.init_convergence",
+)
 # 12 entries of symmetric kernels and 25 networks: chance exceeds this once in 500 runs of all tests.
 LIMIT = 4.7
 OUTPUTS = 64

@@ -74,7 +74,15 @@ def test_nothing_is_missing_and_nothing_dangles():
 
 def test_number_of_items_on_the_sheet():
     counts = {chapter.name: len(chapter.statements) for chapter in SHEET}
-    assert counts == {"background": 22, "perceptron": 7, "optimization": 13, "convergence": 19, "ntk": 21, "nngp": 6}
+    assert counts == {
+        "background": 22,
+        "perceptron": 7,
+        "optimization": 13,
+        "convergence": 19,
+        "ntk": 21,
+        "nngp": 6,
+        "infinite_width": 2,
+    }
     assert tuple(counts) == CHAPTERS
 
 

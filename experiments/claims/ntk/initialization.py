@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from scipy import special
 
-from dltheory import networks, ntk
+from dltheory import infinite_width, networks, ntk
 from experiments.claim import Axes, Budget, Claim, Variant, generator
+from experiments.claims._architectures import INPUTS, ON_PAPER, PAIRS, Network, arc_cosine_step, limit
 from experiments.claims.ntk._networks import spread, widths_up_to
 from experiments.curves import Curve, estimate
 from experiments.judges import Equal, Mean, Slope
@@ -241,6 +242,29 @@ def _variances(_, sigma_w=_SIGMA_W):
     }
 
 
+# Modules of other architectures, whose recursions the library reads off them.
+
+
+def _read_off(_):
+    return {name: limit(name).ntk[PAIRS] for name in ON_PAPER}
+
+
+def _on_paper(_, whole=True):
+    return {name: recursion(arc_cosine_step, whole).ntk[PAIRS] for name, recursion in ON_PAPER.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sampled_kernel(name, num, key):
+    network, x = Network(name, width=256), INPUTS.astype(np.float32)
+    apply_fn: Any = network.apply  # Flax may return more than outputs
+    return infinite_width.monte_carlo_kernel(network.init, apply_fn, x, key=key, num_samples=num)
+
+
+def _mean_of_modules(draw):
+    kernels = {name: _sampled_kernel(name, draw.budget, draw.key) for name in ON_PAPER}
+    return {name: Curve(k.ntk[PAIRS], np.arange(len(PAIRS[0])), k.ntk_error[PAIRS]) for name, k in kernels.items()}
+
+
 _WIDTH = "width m"
 _TRACE = Axes(_WIDTH, "trace / inputs", log="xy")
 _ERROR = Axes(_WIDTH, r"$\|K_{\theta_0} - \Theta\|_F / \|\Theta\|_F$", log="xy")
@@ -320,6 +344,20 @@ CLAIMS = (
         axes=Axes(_ANGLE, r"$\mathbb{E} K_{\theta_0}(x, x')$"),
     ),
     Claim(
+        "ntk.init_convergence",
+        part="modules",
+        says="At width 256 modules of three architectures have the kernels read off them on average.",
+        measure=_mean_of_modules,
+        predict=_read_off,
+        judge=Mean(resolution=0.3, floor=0.3),
+        control=Variant(
+            "recursions without skip connections, filters, normalisation",
+            predict=lambda draw: _on_paper(draw, whole=False),
+        ),
+        budget=Budget(quick=200, full=2000),
+        axes=Axes("pair of inputs", r"$\mathbb{E} K_{\theta_0}(x, x')$"),
+    ),
+    Claim(
         "ntk.init_convergence@printed",
         says="So it does with the variances in the parameters.",
         setup=_networks(64, 48),
@@ -367,5 +405,17 @@ CLAIMS = (
         judge=Equal(rtol=1e-12),
         control=Variant("σ_w² = 1.9", measure=lambda draw: _variances(draw, 1.9**0.5)),
         axes=Axes("norm of the input", "variance / first layer's", log="x"),
+    ),
+    Claim(
+        "ntk.analytic_recursion",
+        part="modules",
+        says="Kernels read off ReLU modules of three architectures are their recursions on paper.",
+        measure=_read_off,
+        predict=_on_paper,
+        judge=Equal(rtol=1e-9),
+        control=Variant(
+            "without skip connections, filters, normalisation", predict=lambda draw: _on_paper(draw, whole=False)
+        ),
+        axes=Axes("pair of inputs", "tangent kernel"),
     ),
 )
