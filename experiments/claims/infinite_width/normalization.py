@@ -154,7 +154,7 @@ CLAIMS = (
         predict=lambda _: -0.5,
         judge=Slope(tolerance=0.05),
         control=Variant("root of the width times the deviation", measure=_scatter(power=0.5)),
-        budget=Budget(quick=200, full=5000),
+        budget=Budget(quick=800, full=5000),
         axes=Axes("width m", "relative deviation", log="xy"),
     ),
 )

@@ -18,7 +18,7 @@ from experiments.judges import Slope
 
 __all__ = ["CLAIMS"]
 
-_NETWORKS = 100
+_NETWORKS = 200
 _MINIMUM = 32
 
 
