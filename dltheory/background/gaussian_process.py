@@ -56,12 +56,12 @@ class GaussianProcessPosterior(NamedTuple):
 
     Attributes:
         mean: posterior mean, shape [m].
-        cov: posterior covariance of the noiseless values, shape [m, m].
+        covariance: of the noiseless values, shape [m, m].
         jitter: what had to be added to the noise to make the Gram matrix positive definite, shape [].
     """
 
     mean: Array
-    cov: Array
+    covariance: Array
     jitter: Array
 
 
@@ -94,7 +94,7 @@ def gp_posterior(kernel: KernelFn, x: Array, y: Array, x_new: Array, noise: Arra
     >>> posterior = background.gp_posterior(
     ...     lambda x1, x2: jnp.minimum(x1, x2.T), x, jnp.array([0.0, 1.0]), jnp.array([[1.5]]), jnp.array(0.0)
     ... )
-    >>> posterior.mean, posterior.cov  # a Brownian bridge
+    >>> posterior.mean, posterior.covariance  # a Brownian bridge
     (Array([0.5], dtype=float32), Array([[0.25]], dtype=float32))
     """
     n = shapes(x=(x, "n d"), y=(y, "n"), x_new=(x_new, "m d"), noise=(noise, ""))["n"]
@@ -106,4 +106,4 @@ def gp_posterior(kernel: KernelFn, x: Array, y: Array, x_new: Array, noise: Arra
     require(jnp.all(jnp.isfinite(factor)), "`kernel` must be positive semi-definite")
     explained = solve_triangular(factor, cross, lower=True)
     mean = cross.T @ cho_solve((factor, True), y)
-    return GaussianProcessPosterior(mean=mean, cov=kernel(x_new, x_new) - explained.T @ explained, jitter=jitter)
+    return GaussianProcessPosterior(mean=mean, covariance=kernel(x_new, x_new) - explained.T @ explained, jitter=jitter)

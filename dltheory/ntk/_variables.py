@@ -12,10 +12,10 @@ from dltheory._checks import alike, leading_axis, require
 from dltheory._trees import trained_part
 from dltheory.typing import ApplyFn, Array, PyTree
 
-__all__ = ["Trainable", "example", "require_outputs", "same_trainable", "trainable"]
+__all__ = ["TrainedPart", "example", "require_outputs", "same_trainable", "trainable"]
 
 
-class Trainable(NamedTuple):
+class TrainedPart(NamedTuple):
     """A network as a function of the parameters that are trained.
 
     Attributes:
@@ -29,7 +29,7 @@ class Trainable(NamedTuple):
     rebuild: Callable[[PyTree], PyTree]
 
 
-def trainable(apply_fn: ApplyFn, params: PyTree, name: str = "params") -> Trainable:
+def trainable(apply_fn: ApplyFn, params: PyTree, name: str = "params") -> TrainedPart:
     """Separates what is trained: of a mapping with the key "params" that collection, of any other tree all of it."""
     trained, rebuild = trained_part(params)
     for path, leaf in jax.tree.leaves_with_path(trained):
@@ -37,7 +37,7 @@ def trainable(apply_fn: ApplyFn, params: PyTree, name: str = "params") -> Traina
         real = jnp.issubdtype(dtype, jnp.floating)
         require(real, f"`{name}` must hold real floating-point arrays to differentiate by, {_name(path)} is {dtype}")
     require(len(jax.tree.leaves(trained)) > 0, f"`{name}` must hold at least one array")
-    return Trainable(fn=lambda tree, x: apply_fn(rebuild(tree), x), params=trained, rebuild=rebuild)
+    return TrainedPart(fn=lambda tree, x: apply_fn(rebuild(tree), x), params=trained, rebuild=rebuild)
 
 
 def same_trainable(apply_fn: ApplyFn, reference: PyTree, name: str, params: PyTree, reference_name: str) -> PyTree:
@@ -50,7 +50,7 @@ def same_trainable(apply_fn: ApplyFn, reference: PyTree, name: str, params: PyTr
     return second
 
 
-def require_outputs(net: Trainable, x: PyTree, name: str = "x") -> tuple[int, int]:
+def require_outputs(net: TrainedPart, x: PyTree, name: str = "x") -> tuple[int, int]:
     """Demands outputs [n, k] for inputs [n, ...]; returns n and k."""
     n = leading_axis(**{name: x})
     output = jax.eval_shape(net.fn, net.params, x)

@@ -29,13 +29,13 @@ class EnsembleMoments(NamedTuple):
 
     Attributes:
         mean: shape [..., m, k] (or [..., m]).
-        cov: covariance between test inputs, shape [..., m, m] (of every output by itself), [..., m, m, k] or
+        covariance: between test inputs, shape [..., m, m] (of every output by itself), [..., m, m, k] or
             [..., m, m, k, k], as the kernels.
         rank: numerical rank of the neural tangent kernel on the training set, shape [], or [k] for [n, n, k].
     """
 
     mean: Array
-    cov: Array
+    covariance: Array
     rank: Array
 
 
@@ -88,7 +88,7 @@ def ensemble_moments(
     >>> from dltheory import ntk
     >>> identity, cross = jnp.eye(1), jnp.full((1, 1), 0.5)
     >>> law = ntk.ensemble_moments(2 * identity, 2 * cross, identity, cross, identity, jnp.array([3.0]))
-    >>> print(law.mean, law.cov)
+    >>> print(law.mean, law.covariance)
     [1.5] [[0.75]]
     """
     pattern = output_pattern(ntk_train, y)
@@ -129,6 +129,6 @@ def ensemble_moments(
     mean, cov = from_columns(mean, axes, y.shape[1:]), from_blocks(cov, axes, y.size // y.shape[0])
     return EnsembleMoments(
         mean=mean.reshape(*time.shape, *mean.shape[1:]),
-        cov=cov.reshape(*time.shape, *cov.shape[1:]),
+        covariance=cov.reshape(*time.shape, *cov.shape[1:]),
         rank=of_outputs(rank, axes),
     )

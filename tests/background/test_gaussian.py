@@ -166,7 +166,7 @@ def test_gp_posterior_equals_the_formula_with_an_inverse(x64):
     inverse = np.linalg.inv(gram + 0.1 * np.eye(5))
     posterior = jax.jit(lambda *args: background.gp_posterior(smooth, *args))(x, y, x_new, 0.1)
     np.testing.assert_allclose(posterior.mean, cross @ inverse @ y, rtol=1e-10)
-    np.testing.assert_allclose(posterior.cov, prior - cross @ inverse @ cross.T, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(posterior.covariance, prior - cross @ inverse @ cross.T, rtol=1e-10, atol=1e-12)
     assert float(posterior.jitter) == 0
 
 
@@ -185,7 +185,7 @@ def test_gp_posterior_learns_its_kernel_by_gradients(x64):
 
     def total_variance(scale, noise):
         posterior = background.gp_posterior(lambda a, b: scale * smooth(a, b), x, y, x + 0.05, noise)
-        return jnp.trace(posterior.cov)
+        return jnp.trace(posterior.covariance)
 
     gradient = jax.jit(jax.grad(total_variance, argnums=(0, 1)))(1.3, 0.1)
     step = 1e-5

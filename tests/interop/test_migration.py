@@ -121,7 +121,7 @@ def test_ensembles_and_processes(nt, x64):
             ntk_train, ntk_cross, nngp_train, nngp_cross, nngp_test, y, time=jnp.inf if time is None else time / y.size
         )
         close(ours.mean, theirs.mean)
-        close(ours.cov, theirs.covariance)
+        close(ours.covariance, theirs.covariance)
     theirs = nt.predict.gp_inference(nngp_train, y, diag_reg=0.1, diag_reg_absolute_scale=True)(
         "nngp", nngp_cross, nngp_test
     )

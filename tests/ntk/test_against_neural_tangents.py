@@ -79,4 +79,4 @@ def test_moments_of_the_infinite_ensemble(nt, x64):
             time=np.inf if time is None else time,
         )  # fmt: skip
         np.testing.assert_allclose(ours.mean, mean, atol=1e-8)
-        np.testing.assert_allclose(ours.cov, cov, atol=1e-8)
+        np.testing.assert_allclose(ours.covariance, cov, atol=1e-8)

@@ -46,7 +46,7 @@ def test_moments_are_those_of_a_gaussian_start_moved_by_the_linear_flow(x64):
     for i, time in enumerate(TIMES):
         of_start, of_targets = solution(time)
         np.testing.assert_allclose(law.mean[i], (of_targets @ Y)[N:], atol=1e-11)
-        np.testing.assert_allclose(law.cov[i], (of_start @ NNGP @ of_start.T)[N:, N:], atol=1e-11)
+        np.testing.assert_allclose(law.covariance[i], (of_start @ NNGP @ of_start.T)[N:, N:], atol=1e-11)
 
 
 def test_moments_at_the_training_inputs(x64):
@@ -54,9 +54,9 @@ def test_moments_at_the_training_inputs(x64):
     law = ensemble_moments(train, train, prior, prior, prior, Y, time=np.array([*TIMES, np.inf]))
     decay = scipy.linalg.expm(-TIMES[1] * train)
     np.testing.assert_allclose(law.mean[1], Y - decay @ Y, atol=1e-11)
-    np.testing.assert_allclose(law.cov[1], decay @ prior @ decay, atol=1e-11)
+    np.testing.assert_allclose(law.covariance[1], decay @ prior @ decay, atol=1e-11)
     np.testing.assert_allclose(law.mean[-1], Y, atol=1e-10)
-    np.testing.assert_allclose(law.cov[-1], 0, atol=1e-9)
+    np.testing.assert_allclose(law.covariance[-1], 0, atol=1e-9)
 
 
 def test_it_is_the_gaussian_process_posterior_only_for_proportional_kernels(x64):
@@ -65,10 +65,10 @@ def test_it_is_the_gaussian_process_posterior_only_for_proportional_kernels(x64)
     cov = test - cross @ np.linalg.solve(train, cross.T)
     same = moments(3 * NNGP, NNGP)
     np.testing.assert_allclose(same.mean, mean, atol=1e-10)
-    np.testing.assert_allclose(same.cov, cov, atol=1e-10)
+    np.testing.assert_allclose(same.covariance, cov, atol=1e-10)
     other = moments(NTK, NNGP)
-    assert np.min(np.linalg.eigvalsh(other.cov - cov)) > -1e-10  # the posterior has the least covariance
-    assert np.trace(other.cov - cov) > 0.1 * np.trace(cov)
+    assert np.min(np.linalg.eigvalsh(other.covariance - cov)) > -1e-10  # the posterior has the least covariance
+    assert np.trace(other.covariance - cov) > 0.1 * np.trace(cov)
 
 
 def test_an_ensemble_of_drawn_starts_has_these_moments(x64):
@@ -84,9 +84,9 @@ def test_an_ensemble_of_drawn_starts_has_these_moments(x64):
 
     outputs = np.asarray(member(starts))
     law = moments(NTK, NNGP, y=Y[:, 0], time=0.05)
-    error = np.sqrt(np.diag(law.cov) / len(starts))
+    error = np.sqrt(np.diag(law.covariance) / len(starts))
     assert np.all(np.abs(outputs.mean(0) - law.mean) < 5 * error)
-    np.testing.assert_allclose(np.var(outputs, axis=0), np.diag(law.cov), rtol=5 * np.sqrt(2 / len(starts)))
+    np.testing.assert_allclose(np.var(outputs, axis=0), np.diag(law.covariance), rtol=5 * np.sqrt(2 / len(starts)))
 
 
 def test_forms_of_the_kernel_agree(x64):
@@ -101,7 +101,7 @@ def test_forms_of_the_kernel_agree(x64):
     for form in (by_output, full):
         law = moments(form(NTK), form(NNGP), time=0.05)
         np.testing.assert_allclose(law.mean, shared.mean, atol=1e-12)
-        np.testing.assert_allclose(law.cov, form(np.asarray(shared.cov)), atol=1e-12)
+        np.testing.assert_allclose(law.covariance, form(np.asarray(shared.covariance)), atol=1e-12)
     one = moments(NTK, NNGP, y=Y[:, 0], time=0.05)
     np.testing.assert_allclose(one.mean, shared.mean[:, 0], atol=1e-12)
 
@@ -118,13 +118,13 @@ def test_a_repeated_input_is_no_harm_and_shows_in_the_rank(x64):
     once = moments(NTK, NNGP)
     assert int(law.rank) == N
     np.testing.assert_allclose(law.mean, once.mean, atol=1e-9)
-    np.testing.assert_allclose(law.cov, once.cov, atol=1e-9)
+    np.testing.assert_allclose(law.covariance, once.covariance, atol=1e-9)
 
 
 def test_bad_values_give_nan_and_an_error_when_checked():
     for train, time in ((-np.eye(N), jnp.array(1.0)), (np.eye(N), jnp.array(-1.0))):
         arguments = (train, np.ones((M, N)), np.eye(N), np.ones((M, N)), np.eye(M), Y)
-        assert np.all(np.isnan(ensemble_moments(*arguments, time=time).cov))
+        assert np.all(np.isnan(ensemble_moments(*arguments, time=time).covariance))
         with pytest.raises(ValueError, match=r"`time`|the kernel on the training set"):
             checked(ensemble_moments)(*arguments, time=time)
 

@@ -255,7 +255,7 @@ def _conditioned(problem, noise_on):
 
 def _posterior_of(problem):
     posterior = _posterior(_kernel, _SEEN, problem["y"], _NEW, _NOISE)
-    deviation = np.sqrt(np.diag(posterior.cov))
+    deviation = np.sqrt(np.diag(posterior.covariance))
     return {"mean": Curve(posterior.mean, _NEW[:, 0]), "standard deviation": Curve(deviation, _NEW[:, 0])}
 
 

@@ -71,7 +71,7 @@ def _law(blocks):
 
 def _predicted_moments(_):
     law = _law(_blocks())
-    return {"mean": law.mean, "variance": np.diag(law.cov)}
+    return {"mean": law.mean, "variance": np.diag(law.covariance)}
 
 
 def _posterior_moments(_):
