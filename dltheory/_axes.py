@@ -108,7 +108,10 @@ def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, .
     if name in _ALONG_ONE_AXIS.split():
         return Lost.MIXED if params["axis"] == axis else axis
     if name == "gather":
-        batch = [a for a in range(len(out)) if a not in params["dimension_numbers"].offset_dims]
+        numbers = params["dimension_numbers"]
+        if position == 0 and axis in numbers.start_index_map and params["slice_sizes"][axis] < shape[axis]:
+            return Lost.MIXED
+        batch = [a for a in range(len(out)) if a not in numbers.offset_dims]
         return batch[axis] if position == 1 and axis < len(batch) else Lost.UNKNOWN
     if name == "transpose":
         return params["permutation"].index(axis)
@@ -120,7 +123,9 @@ def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, .
         moved = params["broadcast_dimensions"][axis]
         return moved if out[moved] == shape[axis] else Lost.UNKNOWN
     if name in {"slice", "rev", "pad", "split", "dynamic_slice", "sort"} or name.startswith("reduce_window"):
-        return axis if position == 0 and _untouched(name, params, axis, shape, out) else Lost.UNKNOWN
+        if position == 0 and _untouched(name, params, axis, shape, out):
+            return axis
+        return Lost.UNKNOWN if position > 0 or name == "pad" else Lost.MIXED
     return Lost.UNKNOWN
 
 

@@ -7,8 +7,10 @@ numbered, each number is written once, and the numbers of a scan's body differ f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -198,6 +200,7 @@ class _Reader:
     def __init__(self) -> None:
         self.counter = itertools.count()
         self.shapes: dict[int, jax.ShapeDtypeStruct] = {}
+        self.called_from = "unknown source"
 
     def number(self, variable: Any) -> int:
         new = next(self.counter)
@@ -238,21 +241,30 @@ class _Reader:
 
         for eqn in jaxpr.eqns:
             inputs = tuple(map(read, eqn.invars))
+            source = _source(eqn) or self.called_from
             grouped = _grouped(eqn)
             if grouped is not None:
                 called, called_consts = grouped
-                results = self.inline(
-                    called, called_consts, dict(zip(called.invars, inputs, strict=True)), constants, equations
-                )
+                arguments = dict(zip(called.invars, inputs, strict=True))
+                with self._inside(source):
+                    results = self.inline(called, called_consts, arguments, constants, equations)
                 bound |= zip(eqn.outvars, results, strict=True)
                 continue
             outputs = tuple(self.number(variable) for variable in eqn.outvars)
             bound |= zip(eqn.outvars, outputs, strict=True)
             inner = _BODIES.get(eqn.primitive.name)
-            body = None if inner is None else self.program(eqn.params[inner])
+            with self._inside(source):
+                body = None if inner is None else self.program(eqn.params[inner])
             carry = _carry(eqn) if eqn.primitive.name == "scan" else (0, 0)
-            equations.append(Equation(eqn.primitive, inputs, outputs, eqn.params, body, eqn.ctx, _source(eqn), carry))
+            equations.append(Equation(eqn.primitive, inputs, outputs, eqn.params, body, eqn.ctx, source, carry))
         return [read(atom) for atom in jaxpr.outvars]
+
+    @contextlib.contextmanager
+    def _inside(self, source: str) -> Iterator[None]:
+        """Equations that do not know their line have that of the call."""
+        before, self.called_from = self.called_from, source
+        yield
+        self.called_from = before
 
 
 _BODIES = {"scan": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
@@ -280,12 +292,17 @@ def _carry(eqn: Any) -> tuple[int, int]:
     return end - whole(eqn.outvars, inner.outvars), end
 
 
-def _source(eqn: Any) -> str:
+def _source(eqn: Any) -> str | None:
     """Where the user wrote the equation, if JAX recorded it."""
     traceback = getattr(eqn.source_info, "traceback", None)
     frames = traceback.frames if traceback is not None else ()
     for frame in frames:
         path = frame.file_name.replace("\\", "/")
-        if not any(part in path for part in ("/jax/", "/flax/", "/dltheory/")):
+        installed = "site-packages" in path
+        if not any(part in path for part in _LIBRARIES) and (installed or not path.startswith(_STANDARD)):
             return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return "unknown source"
+    return None
+
+
+_LIBRARIES = ("/jax/", "/flax/", "/dltheory/")
+_STANDARD = sysconfig.get_path("stdlib").replace("\\", "/")

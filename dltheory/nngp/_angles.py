@@ -26,8 +26,8 @@ def safe_sqrt(x: Array) -> Array:
     >>> jax.grad(safe_sqrt)(0.0)
     Array(0., dtype=float32, weak_type=True)
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    empty = x <= 0  # false for NaN, which stays
+    return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, x)))
 
 
 def safe_ratio(numerator: Array, denominator: Array, default: float = 0.0) -> Array:
