@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,22 +17,33 @@ from dltheory.infinite_width._gaussians import (
     Term,
     UnsupportedError,
     Wrapped,
+    is_mask,
     scale_node,
     sum_nodes,
 )
 from dltheory.infinite_width._known import Known
 from dltheory.typing import Array
 
-__all__ = ["add", "apply", "is_centred"]
+__all__ = ["add", "apply", "cases", "is_centred"]
 
 _SAME = {"convert_element_type", "copy", "reduce_precision", "real"}
+_MOST_MASKS = 4
 
 
 def apply(equation: Equation, operands: Sequence[Feature | Known], positions: tuple[int, ...]) -> Feature:
     """An elementwise equation of features and of known numbers at `positions`."""
     name = equation.name
     random = [v for v in operands if isinstance(v, Feature)]
-    if name in _SAME and _is_float(equation):
+    params = equation.primitive.get_bind_params(equation.params)
+
+    def primitive(*values: Array) -> Array:
+        return equation.primitive.bind(*_alike(values), **params)
+
+    if name == "select_n" and isinstance(operands[0], Known) and operands[0].is_static:
+        return _lift(operands[1 + int(operands[0].scalar())], positions)
+    if not random:
+        return _lift(Known.apply(primitive, *operands), positions)  # pyright: ignore[reportArgumentType]
+    if name in _SAME and _is_float(equation) and not _is_truth(random[0]):
         return random[0]
     if name == "stop_gradient":
         raise UnsupportedError("a tangent kernel through `stop_gradient` has no rule")
@@ -43,21 +55,22 @@ def apply(equation: Equation, operands: Sequence[Feature | Known], positions: tu
     if name == "neg":
         return _scale(random[0], Known.constant(-1.0, len(positions)))
     if name == "mul" and len(random) == 1:
-        return _scale(random[0], next(v for v in operands if isinstance(v, Known)))
-    if name == "mul" and not _is_one_function(operands):
-        return _multiply(*random)
+        factor = next(v for v in operands if isinstance(v, Known))
+        return _lift(factor, positions) if factor.is_number(0.0) else _scale(random[0], factor)
     if name == "div" and isinstance(operands[1], Known):
         return _scale(random[0], Known.apply(lambda a: 1 / a, operands[1]))
+    masks = dict.fromkeys(node for feature in random for node in feature.nodes if is_mask(node))
+    if len(masks) > _MOST_MASKS:
+        raise UnsupportedError(f"a function of more than {_MOST_MASKS} dropout masks at once has too many cases")
+    if masks:
+        return _by_cases(equation, operands, next(iter(masks)), positions)
+    if name == "mul" and not _is_one_function(operands):
+        return _multiply(*random)
     if name == "div" and not _is_one_function(operands):
         first, second = (_lift(v, positions) for v in operands)
         return _multiply(first, _function([second], lambda u: 1 / u))
     if (name == "square" or (name == "integer_pow" and equation.params["y"] == 2)) and len(random[0].nodes) > 1:
         return _multiply(random[0], random[0])
-    params = equation.primitive.get_bind_params(equation.params)
-
-    def primitive(*values: Array) -> Array:
-        return equation.primitive.bind(*_alike(values), **params)
-
     return _function(operands, primitive)
 
 
@@ -68,20 +81,25 @@ def add(features: Sequence[Feature]) -> Feature:
     rank = len(positions)
     constant = Known.constant(0.0, rank)
     linear: dict[Node, Known] = {}
+    masked: dict[frozenset, tuple[list[Atom], dict[Node, Known]]] = {}
     merged: dict[Node, list[Term]] = {}
     others: list[Term] = []
     for term in terms:
+        masks = [atom for atom in term.atoms if is_mask(atom.nodes[0])]
+        rest = [atom for atom in term.atoms if atom not in masks]
         if not term.atoms:
             constant = constant + term.factor
-        elif len(term.atoms) == 1 and term.atoms[0].fn is None:
-            node = term.atoms[0].nodes[0]
-            linear[node] = linear[node] + term.factor if node in linear else term.factor
+        elif len(rest) == 1 and rest[0].fn is None:
+            node = rest[0].nodes[0]
+            key = frozenset((mask.nodes, mask.fn) for mask in masks)
+            sums = masked.setdefault(key, (masks, {}))[1] if masks else linear
+            sums[node] = sums[node] + term.factor if node in sums else term.factor
         elif _is_function(term):
             merged.setdefault(term.nodes[0], []).append(term)
         else:
             others.append(term)
     number = constant.is_static and not constant.is_number(0.0)
-    if number and not merged and not others and len(linear) == 1:
+    if number and not merged and not others and not masked and len(linear) == 1:
         (node,) = linear
         if linear[node].is_static:
             merged[node] = []
@@ -89,6 +107,8 @@ def add(features: Sequence[Feature]) -> Feature:
         if node in linear and linear[node].is_static:
             merged[node].append(Term(linear.pop(node), (Atom((node,)),)))
     found = _linear_terms(linear, rank)
+    for masks, sums in masked.values():
+        found += [Term(term.factor, (*masks, *term.atoms)) for term in _linear_terms(sums, rank)]
     for node, group in merged.items():
         if number and len(merged) == 1 and not others and not found:
             group = [*group, Term(constant)]
@@ -113,8 +133,11 @@ def _linear_terms(linear: dict[Node, Known], rank: int) -> list[Term]:
         ((node, factor),) = linear.items()
         if factor.is_static:
             return [Term(factor, (Atom((node,)),))]
-    node = sum_nodes([scale_node(node, factor) for node, factor in linear.items()])
-    return [Term(Known.constant(1.0, rank), (Atom((node,)),))]
+    memory = min(linear, key=id).memory
+    key = frozenset((node, float(f.scalar()) if f.is_static else f) for node, f in linear.items())
+    if key not in memory:
+        memory[key] = sum_nodes([scale_node(node, factor) for node, factor in linear.items()])
+    return [Term(Known.constant(1.0, rank), (Atom((memory[key],)),))]
 
 
 def _is_function(term: Term) -> bool:
@@ -151,6 +174,43 @@ def _is_one_function(operands: Sequence[Feature | Known]) -> bool:
     terms = [term for feature in random for term in feature.terms]
     static = all(v.is_static for v in operands if isinstance(v, Known))
     return len(nodes) == 1 and static and all(_is_function(t) or (not t.atoms and t.factor.is_static) for t in terms)
+
+
+def _by_cases(
+    equation: Equation, operands: Sequence[Feature | Known], mask: Node, positions: tuple[int, ...]
+) -> Feature:
+    """An equation where a mask is 1, and where it is 0."""
+    terms = []
+    for case in cases(mask):
+        image = apply(equation, [_given(v, case) for v in operands], positions)
+        if any(mask.leaves & node.leaves for node in image.nodes):
+            raise UnsupportedError("entries of a dropout mask meet others of the same mask, which has no rule")
+        terms += [Term(t.factor, (case, *t.atoms)) for t in image.terms if not t.factor.is_number(0.0)]
+    return add([Feature(positions, tuple(terms))])
+
+
+def _given(value: Feature | Known, case: Atom) -> Feature | Known:
+    """What a value is in one of the two cases of a mask."""
+    if isinstance(value, Known):
+        return value
+    terms = []
+    for term in value.terms:
+        own = [atom for atom in term.atoms if atom.nodes == case.nodes]
+        if all(atom.fn is case.fn for atom in own):
+            terms.append(Term(term.factor, tuple(atom for atom in term.atoms if atom not in own)))
+    found = add([Feature(value.positions, tuple(terms))])
+    if any(term.atoms for term in found.terms):
+        return found
+    return found.terms[0].factor if found.terms else Known.constant(0.0, len(value.positions))
+
+
+def cases(mask: Node) -> tuple[Atom, Atom]:
+    """Where a mask is 1, and where it is 0."""
+    return Atom((mask,)), Atom((mask,), _complement)
+
+
+def _complement(mask: Array) -> Array:
+    return 1 - mask
 
 
 def _multiply(first: Feature, second: Feature) -> Feature:
@@ -275,8 +335,8 @@ def _alike(values: Sequence[Any]) -> list[Array]:
     arrays = [jnp.asarray(v) for v in values]
     rank = max(a.ndim for a in arrays)
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
-    floats = [a.dtype for a in values if hasattr(a, "ndim") and a.ndim and jnp.issubdtype(a.dtype, jnp.floating)]
-    floats = floats or [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    numbers = [a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    floats = [a.dtype for a in numbers if a.ndim] or [a.dtype for a in numbers]
     found = []
     for a in arrays:
         if floats and jnp.issubdtype(a.dtype, jnp.floating):
@@ -284,6 +344,18 @@ def _alike(values: Sequence[Any]) -> list[Array]:
         a = a.reshape((1,) * (rank - a.ndim) + a.shape)
         found.append(jnp.broadcast_to(a, shape))
     return found
+
+
+def _is_truth(feature: Feature) -> bool:
+    """Whether its values are not numbers but true or false (or integers)."""
+    with jax.ensure_compile_time_eval():
+        values = [
+            atom(tuple(jnp.zeros(()) for _ in atom.nodes), tuple(jnp.zeros(()) for _ in atom.params))
+            for term in feature.terms
+            for atom in term.atoms
+            if atom.fn is not None
+        ]
+    return any(not jnp.issubdtype(jnp.result_type(value), jnp.floating) for value in values)
 
 
 def _is_float(equation: Equation) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import weakref
 from collections.abc import Callable, Hashable, Iterable
 
 import jax
@@ -25,6 +24,7 @@ __all__ = [
     "Atom",
     "Bias",
     "Feature",
+    "Mask",
     "Moved",
     "Node",
     "Product",
@@ -36,6 +36,7 @@ __all__ = [
     "UnsupportedError",
     "Wrapped",
     "as_node",
+    "is_mask",
     "move_feature",
     "move_node",
     "node_feature",
@@ -56,6 +57,16 @@ class UnsupportedError(NotImplementedError):
 
     located = False
 
+    def at(self, where: str) -> UnsupportedError:
+        """The same with the place in its message, if it has none yet."""
+        if self.located or not where:
+            return self
+        error = UnsupportedError(
+            f"{where}: {self}. `infinite_width.monte_carlo_kernel` estimates the kernel of any network"
+        )
+        error.located = True
+        return error
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
@@ -64,7 +75,8 @@ class Node:
     Attributes:
         positions: sizes of its position axes.
         gaussian: whether it is Gaussian; other nodes can only be used linearly.
-        leaves: the parameters that it is linear in: nodes without a common one are uncorrelated.
+        leaves: the parameters that it depends on at given statistics of the layers below: nodes without a common one
+            are independent.
     """
 
     positions: Shape
@@ -76,12 +88,23 @@ class Node:
         """Whether its mean is 0."""
         return True
 
+    @functools.cached_property
+    def memory(self) -> dict[Hashable, Node]:
+        """What was made of it: the same, made again, is the same node."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What weights are multiplied with, if it is known: rows [*positions, d] of each example, of which d is summed."""
+    """What weights are multiplied with, if it is known.
+
+    Attributes:
+        rows: of each example [*positions, d], of which d is summed.
+        labels: whether they are instead the numbers [*positions, 1] of the rows of weights that are taken.
+    """
 
     rows: Known
+    labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,6 +117,7 @@ class Product(Node):
         variance: variance of a weight times the number of channels.
         source: what is multiplied.
         windows: which positions of the source meet at an output position.
+        where: the operation, for messages.
     """
 
     leaf: Hashable
@@ -101,6 +125,7 @@ class Product(Node):
     variance: Array | float
     source: Feature | Source
     windows: Windows
+    where: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +135,22 @@ class Bias(Node):
     leaf: Hashable
     scale: Array | float
     variance: Array | float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mask(Node):
+    """Numbers 0 and 1 that are drawn for every channel, position and example: which of them dropout keeps.
+
+    Attributes:
+        rate: probability of 1.
+    """
+
+    rate: float
+
+    @property
+    def centred(self) -> bool:
+        """Whether its mean is 0."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,6 +286,13 @@ class Feature:
         return all(len(term.atoms) == 1 and term.atoms[0].fn is None for term in self.terms)
 
 
+def is_mask(node: Node) -> bool:
+    """Whether it is 0 or 1."""
+    if isinstance(node, Moved) and isinstance(node.move, Index) and node.move.is_complete:
+        return is_mask(node.node)
+    return is_mask(node.node) if isinstance(node, Shifted) else isinstance(node, Mask)
+
+
 def node_feature(node: Node) -> Feature:
     """The feature that is a node."""
     return Feature(node.positions, (Term(Known.constant(1.0, len(node.positions)), (Atom((node,)),)),))
@@ -280,9 +328,6 @@ def scale_node(node: Node, factor: Known) -> Node:
     return Scaled(node.positions, node.gaussian, node.leaves, node, factor)
 
 
-_MOVES: weakref.WeakKeyDictionary[Node, dict] = weakref.WeakKeyDictionary()  # moved alike, a node is the same node
-
-
 def move_node(node: Node, move: PositionMap) -> Node:
     """A linear map of a node's positions."""
     if isinstance(move, Index):
@@ -290,11 +335,10 @@ def move_node(node: Node, move: PositionMap) -> Node:
             return node
         if isinstance(node, Moved) and isinstance(node.move, Index):
             return move_node(node.node, move.after(node.move))
-        known = _MOVES.setdefault(node, {})
         key = move.out, move.index.tobytes()
-        if key not in known:
-            known[key] = Moved(move.out, node.gaussian, node.leaves, node, move)
-        return known[key]
+        if key not in node.memory:
+            node.memory[key] = Moved(move.out, node.gaussian, node.leaves, node, move)
+        return node.memory[key]
     return Moved(move.out, node.gaussian, node.leaves, node, move)
 
 
@@ -303,6 +347,9 @@ def move_feature(feature: Feature, move: PositionMap) -> Feature:
     if isinstance(move, Index) and move.is_complete:
         if move.is_identity:
             return feature
+        part = _only_part(feature, move)
+        if part is not None:
+            return part
 
         def known(value: Known) -> Known:
             if value.is_scalar:
@@ -316,6 +363,20 @@ def move_feature(feature: Feature, move: PositionMap) -> Feature:
         terms = [Term(known(term.factor), tuple(map(atom, term.atoms))) for term in feature.terms]
         return Feature(move.out, tuple(terms))
     return node_feature(move_node(as_node(feature), move))
+
+
+def _only_part(feature: Feature, move: Index) -> Feature | None:
+    """Of features that lie side by side the one that is copied, if no other is."""
+    if len(feature.terms) != 1 or not feature.linear or not feature.terms[0].factor.is_number(1.0):
+        return None
+    (node,) = feature.nodes
+    parts = node.parts if isinstance(node, Sum) else ()
+    moves = [move.after(part.move) for part in parts if isinstance(part, Moved) and isinstance(part.move, Index)]
+    used = [i for i, taken in enumerate(moves) if (taken.index >= 0).any()]
+    if len(moves) < len(parts) or len(used) != 1 or not moves[used[0]].is_complete:
+        return None
+    below = parts[used[0]].node  # pyright: ignore[reportAttributeAccessIssue]
+    return move_feature(below.feature if isinstance(below, Wrapped) else node_feature(below), moves[used[0]])
 
 
 def shift_feature(feature: Feature, offset: int) -> Feature:

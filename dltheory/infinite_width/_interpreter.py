@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +20,16 @@ import numpy as np
 
 from dltheory._axes import ELEMENTWISE
 from dltheory._programs import Atom as Operand
-from dltheory._programs import Constant, Equation, Program
+from dltheory._programs import Constant, Equation, Program, evaluate
 from dltheory.infinite_width import _algebra as algebra
 from dltheory.infinite_width._gaussians import (
     Bias,
     Feature,
+    Mask,
+    Node,
     Product,
     Source,
+    Term,
     UnsupportedError,
     move_feature,
     move_node,
@@ -44,10 +47,17 @@ __all__ = ["Interpreter", "Random", "Value", "Weights"]
 
 
 class Factor(NamedTuple):
-    """Part of an axis: a channel or a position."""
+    """Part of an axis: a channel or a position.
+
+    Attributes:
+        channel: whether it is a channel.
+        size: number of entries.
+        stride: by how many channels they are apart, which tells the factors of channels that are taken apart.
+    """
 
     channel: bool
     size: int
+    stride: int = 1
 
 
 Axes = tuple[tuple[Factor, ...], ...]
@@ -101,7 +111,8 @@ class Weights(NamedTuple):
 
     Attributes:
         leaf: what it is a part of.
-        axes: the axes of the leaf, as (number, size), that every axis consists of; axes of size 1 have none.
+        axes: the axes of the leaf, as (number, size), that every axis consists of; axes of size 1 have none. Of an axis
+            that is taken apart the outer part is ((number, stride), size).
         scale: a number times the entries.
     """
 
@@ -121,7 +132,39 @@ class Vanishing(NamedTuple):
     zeros: Known
 
 
-Value = Known | Weights | Random | Vanishing
+class Total(NamedTuple):
+    """A sum over channels that grows like a power of the width, until it is divided by that.
+
+    Attributes:
+        width: number of terms.
+        known: its value at this width.
+        power: of the width.
+        factor: the numbers that it has been multiplied with.
+    """
+
+    width: int
+    known: Known
+    power: float = 1.0
+    factor: float = 1.0
+
+
+class Noise(NamedTuple):
+    """Numbers that the network draws, independent and identically distributed.
+
+    Attributes:
+        name: what tells the draw from others.
+        shape: of the array.
+        bits: number of random bits of an entry.
+        fn: (bits) -> entries.
+    """
+
+    name: Hashable
+    shape: tuple[int, ...]
+    bits: int
+    fn: Callable[[Array], Array]
+
+
+Value = Known | Weights | Random | Vanishing | Total | Noise
 
 
 class Interpreter:
@@ -130,12 +173,21 @@ class Interpreter:
     Attributes:
         moments: evaluates averages over channels, which are known numbers.
         variance: (leaf, number of summed weights or None for a bias) -> variance of an entry.
+        drawn: the numbers of a program that are random bits of their own for every example.
     """
 
-    def __init__(self, moments: Moments, variance: Callable[[Hashable, int | None], Array | float]) -> None:
+    def __init__(
+        self,
+        moments: Moments,
+        variance: Callable[[Hashable, int | None], Array | float],
+        drawn: Collection[int] = (),
+    ) -> None:
         self.moments = moments
         self.variance = variance
-        self._summed: dict[Hashable, list[tuple[int, int]]] = {}
+        self.drawn = drawn
+        self._masks: dict[Hashable, Mask] = {}
+        self._uses: dict[Hashable, Any] = {}
+        self._parts: dict[Hashable, set[tuple]] = {}
 
     def run(self, program: Program, inputs: Sequence[Value]) -> list[Value]:
         """The outputs of a program."""
@@ -150,11 +202,7 @@ class Interpreter:
             try:
                 results = self.step(program, equation, operands)
             except UnsupportedError as error:
-                if error.located:
-                    raise
-                located = UnsupportedError(f"`{equation.name}` at {equation.source}: {error}. {_INSTEAD}")
-                located.located = True
-                raise located from None
+                raise error.at(_where(equation)) from None
             values |= zip(equation.outputs, results, strict=True)
         return [read(atom) for atom in program.outputs]
 
@@ -162,25 +210,38 @@ class Interpreter:
         """The outputs of one equation."""
         name = equation.name
         shape = program.shapes[equation.outputs[0]].shape
+        if equation.outputs[0] in self.drawn:
+            return [_draw(equation, operands, shape)]
+        masked = name in ELEMENTWISE and any(isinstance(v, Random) for v in operands)
+        if any(isinstance(v, Noise) for v in operands) and equation.body is None and not masked:
+            return [_noise(equation, operands, shape)]
         if all(isinstance(value, Known) for value in operands):
             return _known_equation(program, equation, operands)  # pyright: ignore[reportArgumentType]
         if any(isinstance(value, Vanishing) for value in operands):
             return [_vanish(program, equation, operands)]
         if equation.body is not None and name != "scan":
+            _require_own_derivative(program, equation)
             return self.run(equation.body, operands)
         if name == "scan":
             return self._scan(equation, operands)
+        if any(isinstance(value, Total) for value in operands):
+            divided = _divided(equation, operands)
+            if divided is None:
+                return [_total(program, equation, operands)]
+            operands = divided
         if name == "dot_general":
             return [self._dot_general(program, equation, operands)]
         if name == "conv_general_dilated":
             return [self._convolution(program, equation, operands)]
         if name in ELEMENTWISE:
             return [self._elementwise(equation, operands)]
-        if name == "concatenate":
+        if name in {"concatenate", "stack"}:
             return [self._concatenate(equation, operands)]
         if name == "split":
             return self._split(equation, operands)
         (value, *others) = operands
+        if name == "gather" and isinstance(value, Weights) and isinstance(others[0], Known):
+            return [self._lookup(program, equation, value, others[0])]
         if isinstance(value, Weights):
             return [_weights_rule(equation, value, shape)]
         if not isinstance(value, Random) or not all(isinstance(other, Known) for other in others):
@@ -212,7 +273,14 @@ class Interpreter:
         template = _template(operands)
         if name == "mul" and any(isinstance(value, Weights) for value in operands):
             raise UnsupportedError("random weights that multiply channel by channel leave no Gaussian")
-        values = [self._as_random(v, template) if isinstance(v, Weights) else v for v in operands]
+        values = [
+            self._as_random(v, template)
+            if isinstance(v, Weights)
+            else self._as_mask(v, template)
+            if isinstance(v, Noise)
+            else v
+            for v in operands
+        ]
         cuts = _common_cuts([v for v in values if isinstance(v, Random)])
         pieces = []
         for start, stop in cuts:
@@ -224,31 +292,47 @@ class Interpreter:
     def _as_random(self, weights: Weights, template: Random) -> Random | Known:
         """Weights that are added to an array; 0 if they are."""
         variance = self.variance(weights.leaf, None)
+        layout = weights.axes or ((),) * len(template.axes)
+        self._use(weights, "added", "bias", [factors for factors in layout if factors])
+        self._take(weights.leaf)
         if isinstance(variance, int | float) and variance == 0:
             return Known.constant(0.0, len(template.axes))
-        own, index = [], np.zeros((), int)
-        for axis, factors in zip(template.axes, weights.axes, strict=True):
+        whole = []
+        for axis, factors in zip(template.axes, layout, strict=True):
             if not factors and any(f.channel for f in axis):
                 raise UnsupportedError("one random number for all channels leaves them dependent")
-            for i, factor in enumerate(axis):
-                if factors and (len(factors) != len(axis) or factors[i][1] != factor.size):
-                    raise UnsupportedError("weights are added along axes that are taken apart differently")
-                if factor.channel:
-                    continue
-                size = factor.size
-                step = np.arange(size) if factors else np.zeros(size, int)
-                index = index[..., None] * (size if factors else 1) + step
-                if factors:
-                    own.append(size)
-        scale = weights.scale.scalar()
-        node = Bias(tuple(own), True, frozenset([weights.leaf]), weights.leaf, scale, variance)
-        move = Index(tuple(own), index.reshape(template.positions))
-        pieces, start = [], 0
-        for piece in template.pieces:
-            moved = move_node(shift_node(node, start) if start else node, move)
-            pieces.append(Piece(piece.size, node_feature(moved), _identity(template.positions)))
-            start += piece.size
-        return Random(template.axes, tuple(pieces))
+            if factors and [size for _, size in factors] != [f.size for f in axis]:
+                raise UnsupportedError("weights are added along axes that are taken apart differently")
+            whole.append(bool(factors))
+        pairs = [p for axis, own in zip(template.axes, layout, strict=True) for p in zip(own, axis, strict=bool(own))]
+        strides = [f.stride for _, f in sorted(pairs, key=lambda pair: _place(pair[0])) if f.channel]
+        if strides != sorted(strides, reverse=True):
+            raise UnsupportedError("weights are added to channels in another order than theirs")
+        own, move = _spread(template, whole)
+        node = Bias(own, True, frozenset([weights.leaf]), weights.leaf, weights.scale.scalar(), variance)
+        return _at_every_channel(template, node, lambda n: node_feature(move_node(n, move)))
+
+    def _as_mask(self, noise: Noise, template: Random) -> Random:
+        """Numbers of which there are two, such as what dropout multiplies with."""
+        whole = []
+        for axis, size in zip(template.axes, noise.shape, strict=True):
+            if size == 1 and any(f.channel for f in axis):
+                raise UnsupportedError("one random number for all channels leaves them dependent")
+            whole.append(size > 1)
+        own, move = _spread(template, whole)
+        values, rate = _two_values(noise)
+        order = [f.stride for f in _channels(template.axes)]
+        if self._uses.setdefault(("noise", noise.name), order) != order:
+            raise UnsupportedError("the same random numbers meet channels in different orders")
+        key = noise.name, rate, own
+        mask = self._masks.setdefault(key, Mask(own, False, frozenset([noise.name]), rate))
+
+        def feature(node: Node) -> Feature:
+            moved, rank = move_node(node, move), len(template.positions)
+            cases = zip(values, algebra.cases(moved), strict=True)
+            return Feature(template.positions, tuple(Term(Known.constant(v, rank), (c,)) for v, c in cases if v))
+
+        return _at_every_channel(template, mask, feature)
 
     # Sums
 
@@ -259,6 +343,7 @@ class Interpreter:
             return _linear(equation, value, None)
         count = math.prod(f.size for f in factors if f.channel)
         kept = [a for a in range(len(value.axes)) if a not in axes]
+        _require_inner(factors, _channels([value.axes[a] for a in kept]))
         shape = tuple(math.prod(f.size for f in value.axes[a] if not f.channel) for a in kept)
         flags = [a in axes for a, axis in enumerate(value.axes) for f in axis if not f.channel]
         summed = tuple(i for i, flag in enumerate(flags) if flag)
@@ -271,7 +356,8 @@ class Interpreter:
 
         if all(algebra.is_centred(piece.feature) for piece in value.pieces):
             return Vanishing(count, Known.constant(np.zeros((1,) * len(kept))))
-        return Known(tuple(total(s) for s in range(len(self.moments.sizes))), batched=True)
+        known = Known(tuple(total(s) for s in range(len(self.moments.sizes))), batched=True)
+        return _settled(Total(count, known, 1.0, max(_factor(piece.feature) for piece in value.pieces)))
 
     def _dot_general(self, program: Program, equation: Equation, operands: list[Value]) -> Value:
         (contract, batch) = equation.params["dimension_numbers"]
@@ -287,13 +373,16 @@ class Interpreter:
         value, known = operands[r], operands[1 - r]
         assert isinstance(value, Random)
         assert isinstance(known, Known)
-        involved = [value.axes[a] for a in (*contract[r], *batch[r])]
-        if any(f.channel for axis in involved for f in axis):
+        whole = list(program.shape(equation.inputs[1 - r]))
+        differs = _channels([value.axes[a] for a in contract[r]])
+        for a, b in zip(batch[r], batch[1 - r], strict=True):
+            if _channels([value.axes[a]]) and known.shape[b] == 1 and all(f.channel for f in value.axes[a]):
+                whole[b] = 1
+            else:
+                differs += _channels([value.axes[a]])
+        if differs:
             raise UnsupportedError("channels are weighted by known numbers, which has no rule")
-        whole = program.shape(equation.inputs[1 - r])
-        known = Known.apply(lambda a: jnp.broadcast_to(a, whole), known)
-        if not known.batched:
-            known = Known(tuple(map(jnp.asarray, known.arrays)))
+        known = known.whole(tuple(whole))
         free = [
             [a for a in range(len(program.shape(equation.inputs[i]))) if a not in contract[i] and a not in batch[i]]
             for i in (0, 1)
@@ -303,72 +392,123 @@ class Interpreter:
             axes += [value.axes[a] if i == r else _position(whole[a]) for a in free[i]]
         return _linear(equation, value, None, known=known, slot=r, axes=tuple(axes))
 
-    def _use(self, weights: Weights, summed: Sequence[int]) -> None:
-        """Notes which axes of a leaf are summed: they must be the same ones wherever it is used."""
-        axes = sorted(label for a in summed for label in weights.axes[a])
-        if self._summed.setdefault(weights.leaf, axes) != axes:
+    def _use(self, weights: Weights, summed: Any, kind: str, pairing: Any = None) -> None:
+        """Notes how the axes of a leaf are used: alike wherever it is, or else the layers depend on each other.
+
+        Of each kind of what it is multiplied with, the entries must be paired with those of the leaf alike.
+        """
+        keys = {weights.leaf: summed, (weights.leaf, kind): pairing}
+        if any(self._uses.setdefault(key, use) != use for key, use in keys.items()):
             raise UnsupportedError(
-                "weights are used a second time with their axes exchanged, so that the layers depend on each other"
+                "weights are used a second time in another way, as with their axes exchanged, so that the layers "
+                "depend on each other"
             )
+
+    def _take(self, part: Hashable) -> None:
+        """Notes that a part of a leaf is used: parts are the same ones or disjoint."""
+        leaf, cuts = _cuts(part)
+        parts = self._parts.setdefault(leaf, set())
+        if any(_overlap(cuts, others) for others in parts):
+            raise UnsupportedError("the whole of weights is used, and a part of them by itself, which has no rule")
+        parts.add(cuts)
 
     def _layer(self, program: Program, equation: Equation, operands: list[Value], x: int, w: int) -> Value:
         contract, batch = equation.params["dimension_numbers"]
         value, weights = operands[x], operands[w]
         assert isinstance(weights, Weights)
-        self._use(weights, contract[w])
         shape = program.shape(equation.inputs[x])
         free = [a for a in range(len(shape)) if a not in contract[x] and a not in batch[x]]
         own = [a for a in range(len(weights.axes)) if a not in contract[w] and a not in batch[w]]
-        made = [tuple(Factor(True, size) for _, size in weights.axes[a]) for a in own]
+        _require_whole(weights, program.shape(equation.inputs[w]), (*contract[w], *own))
+        made = _made(weights, own)
+        summed, taken = _paired(weights, contract[w], contract[x])
+        untied = [(a, b) for a, b in zip(batch[x], batch[w], strict=True) if weights.axes[b]]
+        each, mapped = _paired(weights, [b for _, b in untied], [a for a, _ in untied])
         fan_in = math.prod(shape[a] for a in contract[x])
         variance = self.variance(weights.leaf, fan_in)
         scale, leaves = weights.scale.scalar(), frozenset([weights.leaf])
         if isinstance(value, Known) and value.is_number(0.0):
             return Known.constant(np.zeros((1,) * len(program.shapes[equation.outputs[0]].shape)))
+        untied = [a for a, _ in untied]
         if isinstance(value, Known):
-            if any(shape[a] > 1 for a in batch[x]):
-                raise UnsupportedError("weights of their own for every position have no rule")
-            positions = tuple(shape[a] for a in free if shape[a] > 1)
-            order = (*free, *batch[x], *contract[x])
+            places = [a for a in (*batch[x], *free) if shape[a] > 1]
+            positions = tuple(shape[a] for a in places)
+            order = (*batch[x], *free, *taken)
+            self._use(weights, (summed, each), "known", [weights.axes[a] for a in batch[w]])
+            self._take(weights.leaf)
             rows = Known.apply(lambda a: jnp.broadcast_to(a, shape).transpose(order).reshape(*positions, fan_in), value)
-            rows = Known(tuple(map(jnp.asarray, rows.arrays)), rows.batched)
-            windows = Windows(positions, ("keep",) * len(positions), tuple(range(len(positions))))
+            rows = rows.whole((*positions, fan_in))
+            rules = tuple("untied" if a in untied else "keep" for a in places)
+            windows = Windows(positions, rules, tuple(range(len(positions))))
             node = Product(positions, True, leaves, weights.leaf, scale, variance, Source(rows), windows)
             nodes = [(_width_of(made), node)]
-            kept = {a: _position(shape[a]) for a in free}
+            kept = {a: _position(shape[a]) for a in places}
         else:
             assert isinstance(value, Random)
-            if any(not f.channel for a in batch[x] for f in value.axes[a]):
-                raise UnsupportedError("weights of their own for every position have no rule")
             nodes, start = [], 0
-            summed = [f for a in contract[x] for f in value.axes[a]]
-            if not any(f.channel for f in summed):
+            met = _channels([value.axes[a] for a in contract[x]])
+            if not met:
                 raise UnsupportedError("weights are summed over an axis that does not grow with the width")
-            rest = [f for a in free for f in value.axes[a] if f.channel]
-            if rest and not all(algebra.is_centred(piece.feature) for piece in value.pieces):
+            rest = _channels([value.axes[a] for a in (*batch[x], *free)])
+            _require_inner(met, rest)
+            tied = _channels([value.axes[a] for a in range(len(shape)) if a not in (*contract[x], *untied)])
+            if tied and not all(algebra.is_centred(piece.feature) for piece in value.pieces):
                 raise UnsupportedError("the same weights for several channels leave them dependent")
-            flags = [a in contract[x] for a, axis in enumerate(value.axes) for f in axis if not f.channel]
+            inside = [a for a in (*taken, *mapped) if any(not f.channel for f in value.axes[a])]
+            pairing = [value.axes[a] for a in (*taken, *mapped)], np.argsort(inside).tolist()
+            self._use(weights, (summed, each), "random", pairing)
+            rules = dict.fromkeys(contract[x], "sum") | dict.fromkeys(untied, "untied")
+            rules = tuple(rules.get(a, "keep") for a, axis in enumerate(value.axes) for f in axis if not f.channel)
             places = _places(value.axes)
             order = tuple(i for a in (*batch[x], *free) for i in places[a])
-            total = math.prod(f.size for f in summed if f.channel)
+            total, where = math.prod(f.size for f in met), _where(equation)
             parts = []
             for piece in value.pieces:
                 feature = piece.feature
-                windows = Windows(feature.positions, tuple("sum" if f else "keep" for f in flags), order)
+                windows = Windows(feature.positions, rules, order)
                 leaf = weights.leaf if len(value.pieces) == 1 else (weights.leaf, "rows", start, start + piece.size)
+                self._take(leaf)
                 count = total * piece.size // _width(value)
+                own_leaf = frozenset([leaf])
                 parts.append(
-                    Product(windows.out, True, frozenset([leaf]), leaf, scale, variance * count, feature, windows)
+                    Product(windows.out, True, own_leaf, leaf, scale, variance * count, feature, windows, where)
                 )
                 start += piece.size
             node = sum_nodes(parts)
             nodes = [(_width_of([*made, tuple(rest)]), node)]
-            kept = {a: value.axes[a] for a in range(len(shape))}
+            kept = dict(enumerate(_outside(value.axes, rest, _width_of(made))))
         axes: list[tuple[Factor, ...]] = [kept.get(a, ()) for a in batch[x]]
-        blocks = {x: [kept[a] for a in free], w: made}
+        blocks = {x: [kept.get(a, ()) for a in free], w: made}
         axes += [*blocks[0], *blocks[1]]
         pieces = [Piece(max(size, 1), node_feature(n), _identity(n.positions)) for size, n in nodes]
         return Random(tuple(axes), tuple(pieces))
+
+    def _lookup(self, program: Program, equation: Equation, weights: Weights, numbers: Known) -> Random:
+        """Rows of weights that integers pick out: their products with one-hot vectors."""
+        table, shape = program.shape(equation.inputs[0]), program.shape(equation.inputs[1])
+        places = equation.params["dimension_numbers"]
+        offsets = tuple(range(len(shape) - 1, len(shape) + len(table) - 2))
+        rows = places.collapsed_slice_dims == places.start_index_map == (0,) and places.offset_dims == offsets
+        if not rows or tuple(equation.params["slice_sizes"]) != (1, *table[1:]):
+            raise UnsupportedError("of weights only rows are picked out by integers (an embedding)")
+        _require_whole(weights, table, range(len(table)))
+        self._use(weights, [0], "labels")
+        self._take(weights.leaf)
+        clipped = equation.params["mode"] == jax.lax.GatherScatterMode.CLIP
+        positions = tuple(size for size in shape[:-1] if size > 1)
+
+        def label(array: Array) -> Array:
+            row = jnp.broadcast_to(array, shape).reshape(*positions, 1)
+            return jnp.clip(row, 0, table[0] - 1) if clipped else row
+
+        variance = self.variance(weights.leaf, math.prod(table[1:]))
+        windows = Windows(positions, ("keep",) * len(positions), tuple(range(len(positions))))
+        leaves = frozenset([weights.leaf])
+        source = Source(Known.apply(label, numbers).whole((*positions, 1)), labels=True)
+        node = Product(positions, True, leaves, weights.leaf, weights.scale.scalar(), variance, source, windows)
+        channels = _made(weights, range(1, len(table)))
+        axes = (*map(_position, shape[:-1]), *channels)
+        return Random(axes, (Piece(max(_width_of(channels), 1), node_feature(node), _identity(positions)),))
 
     def _inner_products(self, equation: Equation, operands: list[Random]) -> Value:
         """Averages over the channels of products of two features."""
@@ -386,6 +526,12 @@ class Interpreter:
         ]
         if any(f.channel for i, v in enumerate(operands) for a in free[i] for f in v.axes[a]):
             raise UnsupportedError("an outer product of channels has no rule")
+        pairs = [(left.axes[a], right.axes[b]) for d in (contract, batch) for a, b in zip(*d, strict=True)]
+        if any(_channels([one]) != _channels([other]) for one, other in pairs):
+            raise UnsupportedError("an inner product of channels in different orders has no rule")
+        _require_inner(channels, [f for a in batch[0] for f in left.axes[a]])
+        rank = max(len(first.positions), len(second.positions))
+        first, second = (_with_rank(feature, rank) for feature in (first, second))
         width = math.prod(f.size for f in channels)
         places = [_places(v.axes) for v in operands]
         shared = [(places[0][a], places[1][b]) for a, b in zip(*batch, strict=True)]
@@ -413,7 +559,8 @@ class Interpreter:
         arrays = [total(s) for s in range(len(self.moments.sizes))]
         if any(array is None for array in arrays):
             return Vanishing(width, Known.constant(np.zeros((1,) * len(sizes))))
-        return Known(tuple(arrays), batched=True)  # pyright: ignore[reportArgumentType]
+        known = Known(tuple(arrays), batched=True)  # pyright: ignore[reportArgumentType]
+        return _settled(Total(width, known, 1.0, _factor(first) * _factor(second)))
 
     def _convolution(self, program: Program, equation: Equation, operands: list[Value]) -> Value:
         value, weights = operands
@@ -421,10 +568,15 @@ class Interpreter:
         params = equation.params
         numbers = params["dimension_numbers"]
         groups = params["feature_group_count"]
+        if isinstance(value, Random) and isinstance(weights, Known):
+            return _patches(program, equation, value, weights)
         if not isinstance(weights, Weights) or params["batch_group_count"] != 1:
             raise UnsupportedError("only a convolution of an array with weights has a rule")
         lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-        self._use(weights, rhs[1:])
+        _require_whole(weights, program.shape(equation.inputs[1]), rhs)
+        kind = "known" if isinstance(value, Known) else "random"
+        self._use(weights, [weights.axes[a] for a in rhs[1:]], kind, np.argsort(lhs[2:]).tolist())
+        self._take(weights.leaf)
         sizes = [weights.size(a) for a in rhs]
         fan_in = math.prod(sizes[1:])
         variance = self.variance(weights.leaf, fan_in)
@@ -454,14 +606,16 @@ class Interpreter:
                 ),
                 value,
             )
-            source: Source | Feature = Source(Known(tuple(map(jnp.asarray, rows.arrays)), rows.batched))
             positions = tuple(shape[a] for a in kept)
+            source: Source | Feature = Source(rows.whole((*positions, shape[lhs[1]])))
             count = 1
             others = {a: _position(shape[a]) for a in kept if a not in taps}
         else:
             assert isinstance(value, Random)
             if len(value.pieces) != 1 or [f.channel for f in value.axes[lhs[1]]] != [True]:
                 raise UnsupportedError("a convolution over channels that are not one axis of equal ones has no rule")
+            if len(_channels(value.axes)) > 1:
+                raise UnsupportedError("a convolution along channels, or of several groups of them, has no rule")
             (piece,) = value.pieces
             feature = piece.feature
             kept, positions, index = [], [], np.arange(math.prod(feature.positions)).reshape(feature.positions)
@@ -483,8 +637,18 @@ class Interpreter:
         order = sorted(range(len(kept)), key=lambda i: to_out[kept[i]])
         windows = Windows(positions, tuple(taps.get(a, "keep") for a in kept), tuple(order))
         leaves = frozenset([weights.leaf])
+        if isinstance(source, Feature) and not gaussian:
+            leaves = leaves.union(*(node.leaves for node in source.nodes))
         node = Product(
-            windows.out, gaussian, leaves, weights.leaf, weights.scale.scalar(), variance * count, source, windows
+            windows.out,
+            gaussian,
+            leaves,
+            weights.leaf,
+            weights.scale.scalar(),
+            variance * count,
+            source,
+            windows,
+            _where(equation),
         )
         axes: list[tuple[Factor, ...]] = [()] * len(out)
         for a in lhs:
@@ -492,7 +656,7 @@ class Interpreter:
                 axes[to_out[a]] = (Factor(False, taps[a].out),)
             elif a != lhs[1]:
                 axes[to_out[a]] = others.get(a, ())
-        axes[out[1]] = tuple(Factor(True, s) for _, s in weights.axes[rhs[0]])
+        (axes[out[1]],) = _made(weights, rhs[:1])
         squeezed = tuple(n for n in windows.out if n > 1)
         flat = Index(windows.out, np.arange(math.prod(windows.out)).reshape(squeezed))
         axes = [tuple(f for f in axis if f.size > 1) for axis in axes]
@@ -502,8 +666,10 @@ class Interpreter:
     # Channels and positions side by side
 
     def _concatenate(self, equation: Equation, operands: list[Value]) -> Value:
-        axis = equation.params["dimension"]
-        template = next(v for v in operands if isinstance(v, Random))
+        axis = equation.params["dimension" if equation.name == "concatenate" else "axis"]
+        template = next((v for v in operands if isinstance(v, Random)), None)
+        if template is None:
+            raise UnsupportedError("weights side by side have no rule")
         values = []
         for v in operands:
             if isinstance(v, Weights):
@@ -511,10 +677,17 @@ class Interpreter:
             if not isinstance(v, Random):
                 raise UnsupportedError("known and random channels side by side have no rule")
             values.append(v)
+        if equation.name == "stack":
+            values = [Random((*v.axes[:axis], (), *v.axes[axis:]), v.pieces) for v in values]
         return self._beside(axis, values)
 
     def _beside(self, axis: int, values: list[Random]) -> Random:
+        others = [[x for a, x in enumerate(v.axes) if a != axis] for v in values]
+        if any(_channels(other) != _channels(others[0]) for other in others):
+            raise UnsupportedError("channels in different orders side by side have no rule")
         kinds = [[f.channel for f in v.axes[axis]] for v in values]
+        if any(any(kind) for kind in kinds) and _channels(others[0]):
+            raise UnsupportedError("groups (or heads) of channels side by side have no rule")
         if all(kind == [True] for kind in kinds):
             size = sum(v.axes[axis][0].size for v in values)
             axes = tuple((Factor(True, size),) if a == axis else x for a, x in enumerate(values[0].axes))
@@ -578,7 +751,118 @@ class Interpreter:
         return lifted[0] if len(lifted) == 1 else self._beside(0, lifted)
 
 
-_INSTEAD = "`infinite_width.monte_carlo_kernel` estimates the kernel of any network"
+def _where(equation: Equation) -> str:
+    return f"`{equation.name}` at {equation.source}"
+
+
+_DRAWN = (
+    "random numbers that a network draws have a rule only as dropout of activations, with numbers of their own for all "
+    "examples and channels"
+)
+
+
+def _draw(equation: Equation, operands: Sequence[Value], shape: tuple[int, ...]) -> Noise:
+    (key,) = operands
+    if not isinstance(key, Known) or key.batched or not is_concrete(key.arrays[0]):
+        raise UnsupportedError("the key of random numbers must be known while the network is read")
+    with jax.ensure_compile_time_eval():
+        data = np.asarray(jax.random.key_data(key.arrays[0])).tobytes()
+    bits = equation.params["bit_width"]
+    return Noise((data, shape, bits), shape, bits, lambda bits: bits)
+
+
+def _noise(equation: Equation, operands: Sequence[Value], shape: tuple[int, ...]) -> Noise:
+    """An elementwise function of noise and of numbers."""
+    noise = next(v for v in operands if isinstance(v, Noise))
+    if equation.name == "broadcast_in_dim" and equation.params["broadcast_dimensions"] == tuple(range(len(shape))):
+        return noise
+    numbers = [v for v in operands if isinstance(v, Known) and v.is_static]
+    if equation.name not in ELEMENTWISE | _BITWISE or len(numbers) < len(operands) - 1:
+        raise UnsupportedError(_DRAWN)
+    params = equation.primitive.get_bind_params(equation.params)
+
+    def fn(bits: Array) -> Array:
+        arrays = [v.fn(bits) if isinstance(v, Noise) else jnp.reshape(v.arrays[0], ()) for v in operands]  # pyright: ignore
+        return equation.primitive.bind(*(jnp.broadcast_to(a, bits.shape) for a in arrays), **params)
+
+    return noise._replace(fn=fn)
+
+
+_BITWISE = {"bitcast_convert_type", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
+
+
+def _two_values(noise: Noise) -> tuple[tuple[float, float], float]:
+    """The values of noise below and above a threshold of its bits, and the probability of the first."""
+    first, last = 0, 2**noise.bits - 1
+    values: tuple[float, float] | None = None
+    while last - first > 1:
+        grid = [first + (last - first) * i // _GRID for i in range(_GRID + 1)]
+        with jax.ensure_compile_time_eval():
+            entries = np.asarray(noise.fn(jnp.asarray(np.array(grid, f"uint{noise.bits}"))), float)
+        values = values or (float(entries[0]), float(entries[-1]))
+        changes = np.flatnonzero(np.diff(entries))
+        if len(changes) != 1 or not np.all(np.isin(entries, values)):
+            raise UnsupportedError(_DRAWN)
+        first, last = grid[changes[0]], grid[changes[0] + 1]
+    assert values is not None
+    return values, last / 2**noise.bits
+
+
+_GRID = 2**10
+
+
+def _spread(template: Random, whole: Sequence[bool]) -> tuple[tuple[int, ...], Index]:
+    """Positions of an array with size 1 along the other axes, and how they are copied to those of another."""
+    own, index = [], np.zeros((), int)
+    for axis, present in zip(template.axes, whole, strict=True):
+        for size in (f.size for f in axis if not f.channel):
+            index = index[..., None] * (size if present else 1) + (np.arange(size) if present else np.zeros(size, int))
+            own += [size] if present else []
+    return tuple(own), Index(tuple(own), index.reshape(template.positions))
+
+
+def _at_every_channel(template: Random, node: Node, feature: Callable[[Node], Feature]) -> Random:
+    """An array like another, of a node that is drawn for every channel."""
+    pieces, start = [], 0
+    for piece in template.pieces:
+        shifted = shift_node(node, start) if start else node
+        pieces.append(Piece(piece.size, feature(shifted), _identity(template.positions)))
+        start += piece.size
+    return Random(template.axes, tuple(pieces))
+
+
+def _require_own_derivative(program: Program, equation: Equation) -> None:
+    """Demands that a function's derivative rule agrees with the derivative of what it computes, as JAX's own do."""
+    body, called = equation.body, equation.params["call_jaxpr"]
+    assert body is not None
+    if "/jax/_src/" in str(called.jaxpr.debug_info.func_filename).replace("\\", "/"):
+        return
+    rng, shapes = np.random.default_rng(0), [program.shape(atom) for atom in equation.inputs]
+    dtypes = [aval.dtype for aval in called.in_avals]
+    floating = [jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes]
+
+    def by_rule(*values: Array) -> Any:
+        with equation.context.manager:
+            return equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
+
+    def by_program(*values: Array) -> Any:
+        return evaluate(body, values)[0]
+
+    with jax.ensure_compile_time_eval():
+        values = [jnp.asarray(rng.normal(size=shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+        def gradients(fn: Callable[..., Any]) -> list[Array]:
+            def of_floats(*floats: Array) -> Any:
+                rest = iter(floats)
+                return fn(*(next(rest) if f else v for f, v in zip(floating, values, strict=True)))
+
+            outputs, pull_back = jax.vjp(of_floats, *(v for f, v in zip(floating, values, strict=True) if f))
+            return pull_back([jnp.ones_like(output) for output in outputs])
+
+        pairs = zip(gradients(by_rule), gradients(by_program), strict=True)
+        alike = all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs)
+    if not alike:
+        raise UnsupportedError("its derivative rule differs from the derivative of what it computes")
 
 
 def _position(size: int) -> tuple[Factor, ...]:
@@ -657,20 +941,29 @@ def _positioned(value: Value, template: Random) -> Known:
     return Known.apply(lambda a: jnp.reshape(a, sizes), value)
 
 
-def _regroup(axes: Sequence[tuple[tuple[Any, int], ...]], shape: tuple[int, ...]) -> list[list[tuple[Any, int]]]:
-    """Factors (label, size) of the axes of a reshaped array; factors are split where they must be."""
+def _regroup(
+    axes: Sequence[tuple[tuple[Any, int], ...]],
+    shape: tuple[int, ...],
+    outer: Callable[[Any, int], Any] | None = None,
+) -> list[list[tuple[Any, int]]]:
+    """Factors (label, size) of the axes of a reshaped array; factors are split where they must be.
+
+    The outer part of one that is split has the label `outer` (label, size of the inner part), by default the same.
+    """
     factors = [f for axis in axes for f in axis]
     found: list[list[tuple[Any, int]]] = []
     for size in shape:
         own: list[tuple[Any, int]] = []
         left = size
         while left > 1:
+            if not factors:
+                raise UnsupportedError("copies of random numbers along an axis are reshaped")
             label, n = factors.pop(0)
             if left % n == 0:
                 own.append((label, n))
                 left //= n
             elif n % left == 0:
-                own.append((label, left))
+                own.append((outer(label, n // left) if outer else label, left))
                 factors.insert(0, (label, n // left))
                 left = 1
             else:
@@ -680,9 +973,18 @@ def _regroup(axes: Sequence[tuple[tuple[Any, int], ...]], shape: tuple[int, ...]
 
 
 def _reshape(value: Random, shape: tuple[int, ...]) -> Random:
-    regrouped = _regroup([tuple((f.channel, f.size) for f in axis) for axis in value.axes], shape)
-    axes = tuple(tuple(Factor(c, n) for c, n in axis) for axis in regrouped)
+    """Channels that are taken apart know their strides; positions need none, for they are numbered."""
+    labelled = [tuple(((f.channel, f.stride), f.size) for f in axis) for axis in value.axes]
+    regrouped = _regroup(labelled, shape, lambda label, inner: (label[0], label[1] * inner if label[0] else 1))
+    axes = tuple(_joined([Factor(c, n, stride) for (c, stride), n in axis]) for axis in regrouped)
+    taken_apart = _channels(axes) != _channels(value.axes)
+    if taken_apart and len(value.pieces) > 1:
+        raise UnsupportedError("channels of several kinds side by side are taken apart into groups (or heads)")
     return _with_axes(value, axes, lambda array: array)
+
+
+def _channels(axes: Sequence[tuple[Factor, ...]]) -> list[Factor]:
+    return [f for axis in axes for f in axis if f.channel]
 
 
 def _with_axes(value: Random, axes: Axes, change: Callable[[np.ndarray], np.ndarray]) -> Random:
@@ -718,6 +1020,12 @@ def _broadcast(value: Random, shape: tuple[int, ...], dimensions: Sequence[int])
     return _with_axes(value, tuple(axes), change)
 
 
+def _with_rank(feature: Feature, rank: int) -> Feature:
+    """A feature with more positions, of size 1."""
+    shape = (*feature.positions, *(1,) * (rank - len(feature.positions)))
+    return move_feature(feature, Index(feature.positions, np.arange(math.prod(shape)).reshape(shape)))
+
+
 def _index_array(value: Random, move: Index) -> np.ndarray:
     """Position numbers of the base in the program's layout, channels with size 1."""
     shape = [math.prod(f.size for f in axis if not f.channel) for axis in value.axes]
@@ -740,6 +1048,8 @@ def _copy(program: Program, equation: Equation, value: Random, others: list[Know
             start, stop = equation.params["start_indices"][a], equation.params["limit_indices"][a]
             value = _slice(value, a, start, stop)
         return value
+    if any(len({f.channel for f in axis}) > 1 for axis in value.axes):
+        raise UnsupportedError("entries are picked out of channels that are mixed with other axes")
     shape = program.shape(equation.inputs[0])
     extra = [np.broadcast_to(k.arrays[0], program.shape(i)) for k, i in zip(others, equation.inputs[1:], strict=True)]
     if equation.name == "pad":
@@ -763,18 +1073,23 @@ def _copy(program: Program, equation: Equation, value: Random, others: list[Know
     width = [math.prod(f.size for f in axis if f.channel) for axis in value.axes]
     total = math.prod(width)
     names = run(np.arange(total).reshape(width))
-    axes: list[tuple[Factor, ...]] = []
-    for a, size in enumerate(places.shape):
-        channel = size > 1 and bool(np.any(np.diff(names, axis=a)[_present(names, a)])) if total > 1 else False
-        axes.append((Factor(True, size),) if channel else _position(size))
-    kept = [a for a, axis in enumerate(axes) if any(f.channel for f in axis)]
-    wanted = [w for w in width if w > 1]
-    if [places.shape[a] for a in kept] != wanted:
+    kept = [a for a in range(names.ndim) if total > 1 and np.any(np.diff(names, axis=a)[_present(names, a)])]
+    if [names.shape[a] for a in kept] != [w for w in width if w > 1]:
         raise UnsupportedError("channels are picked out one by one")
+    numbers = np.arange(total).reshape([size if a in kept else 1 for a, size in enumerate(names.shape)])
+    if np.any((names != numbers) & (names >= 0)):
+        raise UnsupportedError("channels are put into another order, after which it matters which is which")
+    channels = iter(axis for axis in value.axes if _channels([axis]))
+    axes = [next(channels) if a in kept else _position(size) for a, size in enumerate(places.shape)]
     for a in kept:
         places = np.take(places, [0], a)
+    return _moved(value, tuple(axes), places)
+
+
+def _moved(value: Random, axes: Axes, places: np.ndarray) -> Random:
+    """Copies of positions, numbered in the order of the axes; -1 for nothing."""
     positions = tuple(f.size for axis in axes for f in axis if not f.channel)
-    move = Index((count,), places.reshape(positions))
+    move = Index((math.prod(value.positions),), places.reshape(positions))
 
     def moved(piece: Piece) -> Piece:
         if move.is_complete:
@@ -782,7 +1097,39 @@ def _copy(program: Program, equation: Equation, value: Random, others: list[Know
         whole = Index(piece.feature.positions, move.index)
         return Piece(piece.size, move_feature(piece.feature, whole), _identity(positions))
 
-    return Random(tuple(axes), tuple(map(moved, value.pieces)))
+    return Random(axes, tuple(map(moved, value.pieces)))
+
+
+def _patches(program: Program, equation: Equation, value: Random, filters: Known) -> Random:
+    """The windows of every channel, cut out by filters that each take one entry."""
+    params, (lhs, rhs, out) = equation.params, equation.params["dimension_numbers"]
+    whole = np.asarray(filters.arrays[0]) if is_concrete(filters.arrays[0]) and not filters.batched else np.zeros(())
+    groups, channel = params["feature_group_count"], value.axes[lhs[1]]
+    taken = np.broadcast_to(whole, program.shape(equation.inputs[1])).transpose(rhs)
+    cuts = taken.shape[1] == 1 and params["batch_group_count"] == 1 and channel == (Factor(True, groups),)
+    if cuts:
+        taken = taken.reshape(groups, -1, *taken.shape[2:])
+        cuts = np.all(taken == taken[:1]) and np.all((taken == 0) | (taken == 1))
+        cuts = cuts and np.all(taken.sum(tuple(range(2, taken.ndim))) == 1)
+    if not cuts:
+        raise UnsupportedError("a convolution with filters that are not weights has a rule only if it cuts out windows")
+    numbers = _index_array(value, _identity(value.positions))
+    windows = []
+    for taps in np.argwhere(taken[0])[:, 1:]:
+        window = numbers
+        for i, (axis, tap) in enumerate(zip(lhs[2:], taps, strict=True)):
+            spread = params["lhs_dilation"][i]
+            place = np.arange(program.shape(equation.outputs[0])[out[2 + i]]) * params["window_strides"][i]
+            place += tap * params["rhs_dilation"][i] - params["padding"][i][0]
+            inside = (place >= 0) & (place % spread == 0) & (place // spread < numbers.shape[axis])
+            window = np.take(window, np.where(inside, place // spread, 0), axis)
+            window = np.where(inside.reshape([-1 if a == axis else 1 for a in range(window.ndim)]), window, -1)
+        windows.append(window)
+    places = np.concatenate(windows, lhs[1])
+    order = [lhs[list(out).index(a)] for a in range(len(out))]
+    axes = {a: _position(places.shape[a]) for a in lhs[2:]} | {lhs[0]: value.axes[lhs[0]]}
+    axes[lhs[1]] = (*channel, *_position(len(windows)))
+    return _moved(value, tuple(axes[a] for a in order), places.transpose(order))
 
 
 def _present(names: np.ndarray, axis: int) -> np.ndarray:
@@ -843,9 +1190,9 @@ def _linear(
         else:
             assert shape is not None
             grown = []
-            for axis, size in zip(value.axes, shape, strict=True):
+            for a, (axis, size) in enumerate(zip(value.axes, shape, strict=True)):
                 if any(f.channel for f in axis):
-                    if len(axis) != 1 or axis[0].size != size:
+                    if len(axis) != 1 or axis[0].size != size or not _keeps(equation, a):
                         raise UnsupportedError("windows over channels have no rule")
                     grown.append(axis)
                 else:
@@ -864,13 +1211,22 @@ def _linear(
     return Random(axes, tuple(map(moved, value.pieces)))
 
 
+def _keeps(equation: Equation, axis: int) -> bool:
+    """Whether a sum over windows leaves an axis as it is."""
+    params = equation.params
+    if equation.name == "cumsum":
+        return params["axis"] != axis
+    return params["window_dimensions"][axis] == 1 and tuple(params["padding"][axis]) == (0, 0)
+
+
 def _step(value: Value, i: int) -> Value:
     """The slice of a scan's input for one step."""
     if isinstance(value, Known):
         return Known.apply(lambda a: a[min(i, a.shape[0] - 1)], value)
     if isinstance(value, Weights):
         return Weights((value.leaf, "step", i), value.axes[1:], value.scale)
-    assert isinstance(value, Random)
+    if not isinstance(value, Random):
+        raise UnsupportedError(_DRAWN)
     taken = _slice(value, 0, i, i + 1) if value.axes[0] else value
     return Random(taken.axes[1:], taken.pieces)
 
@@ -880,13 +1236,88 @@ def _weights_rule(equation: Equation, value: Weights, shape: tuple[int, ...]) ->
     if name == "transpose":
         return value._replace(axes=tuple(value.axes[a] for a in equation.params["permutation"]))
     if name in {"reshape", "squeeze", "expand_dims"}:
-        return value._replace(axes=tuple(map(tuple, _regroup(value.axes, shape))))
+        return value._replace(axes=tuple(map(tuple, _regroup(value.axes, shape, _outer))))
     if name == "broadcast_in_dim":
         source = {d: i for i, d in enumerate(equation.params["broadcast_dimensions"])}
         return value._replace(axes=tuple(value.axes[source[d]] if d in source else () for d in range(len(shape))))
-    if name == "gather":
-        raise UnsupportedError("rows of weights that integers pick out (an embedding) have no rule")
     raise UnsupportedError("there is no rule for this primitive on weights")
+
+
+def _outer(label: Any, inner: int) -> tuple[int, int]:
+    number, stride = label if isinstance(label, tuple) else (label, 1)
+    return number, stride * inner
+
+
+def _cuts(part: Hashable) -> tuple[Hashable, tuple]:
+    """The leaf that a name is of a part of, and which part."""
+    if not isinstance(part, tuple):
+        return part, ()
+    leaf, cuts = _cuts(part[0])
+    return leaf, (*cuts, part[1:])
+
+
+def _overlap(first: tuple, second: tuple) -> bool:
+    """Whether two parts of a leaf have entries in common without being the same."""
+    for (kind, *a), (other, *b) in zip(first, second, strict=False):
+        if (kind, a) == (other, b):
+            continue
+        apart = kind == other and (kind == "step" or a[1] <= b[0] or b[1] <= a[0])
+        return not apart
+    return len(first) != len(second)
+
+
+def _place(factor: tuple[Any, int]) -> tuple[int, int]:
+    """Sorts parts of the axes of a leaf in the order in which they are in it."""
+    number, stride = factor[0] if isinstance(factor[0], tuple) else (factor[0], 1)
+    return number, -stride
+
+
+def _made(weights: Weights, axes: Sequence[int]) -> list[tuple[Factor, ...]]:
+    """The channels that axes of weights become."""
+    stride, strides = 1, {}
+    for factor in sorted((f for a in axes for f in weights.axes[a]), key=_place, reverse=True):
+        strides[factor] = stride
+        stride *= factor[1]
+    return [_joined([Factor(True, f[1], strides[f]) for f in weights.axes[a]]) for a in axes]
+
+
+def _outside(axes: Axes, channels: Sequence[Factor], width: int) -> Axes:
+    """Axes of which some channels are kept, each of them now so many channels wide."""
+    strides = {}
+    for f in sorted(channels, key=lambda f: f.stride):
+        strides[f] = width
+        width *= f.size
+    return tuple(tuple(f._replace(stride=strides.get(f, f.stride)) for f in axis) for axis in axes)
+
+
+def _paired(weights: Weights, axes: Sequence[int], others: Sequence[int]) -> tuple[list, list[int]]:
+    """The parts of a leaf that axes of weights are, and the axes that these are paired with, in the leaf's order."""
+    pairs = sorted(([_place(f) for f in weights.axes[a]], a, b) for a, b in zip(axes, others, strict=True))
+    return [weights.axes[a] for _, a, _ in pairs if weights.axes[a]], [b for *_, b in pairs]
+
+
+def _joined(axis: Sequence[Factor]) -> tuple[Factor, ...]:
+    """An axis whose channels are put together again where they are in order."""
+    found: list[Factor] = []
+    for factor in axis:
+        last = found[-1] if found else Factor(False, 0)
+        if last.channel and factor.channel and last.stride == factor.size * factor.stride:
+            found[-1] = Factor(True, last.size * factor.size, factor.stride)
+        else:
+            found.append(factor)
+    return tuple(found)
+
+
+def _require_inner(summed: Sequence[Factor], kept: Sequence[Factor]) -> None:
+    """Demands that of channels that are taken apart the inner ones are summed: those are what grows."""
+    largest = max((f.stride for f in summed if f.channel), default=0)
+    if any(f.channel and f.stride < largest for f in kept):
+        raise UnsupportedError("a sum over groups (or heads) of channels, whose number does not grow with the width")
+
+
+def _require_whole(weights: Weights, shape: tuple[int, ...], axes: Sequence[int]) -> None:
+    if any(weights.size(a) != shape[a] for a in axes):
+        raise UnsupportedError("copies of the same weights along an axis depend on each other")
 
 
 def _scale_weights(name: str, operands: list[Value]) -> Value:
@@ -901,8 +1332,9 @@ def _scale_weights(name: str, operands: list[Value]) -> Value:
             return weights[0]._replace(scale=weights[0].scale * number)
         if name == "div" and isinstance(operands[0], Weights):
             return weights[0]._replace(scale=Known.apply(jnp.divide, weights[0].scale, number))
-        if name in {"add", "sub"} and others[0].is_number(0.0) and isinstance(operands[0], Weights):
-            return weights[0]
+        if name in {"add", "sub"} and others[0].is_number(0.0):
+            first = name == "add" or isinstance(operands[0], Weights)
+            return weights[0] if first else _scale_weights("neg", [weights[0]])
     raise UnsupportedError("weights are combined entry by entry with something other than a number")
 
 
@@ -921,6 +1353,77 @@ def _vanish(program: Program, equation: Equation, operands: list[Value]) -> Valu
         "a sum of independent terms of mean 0 over channels vanishes beside the width, by which it must be divided at "
         "once; divided by its root (as scores of attention are) it stays random, and there is no rule for what follows"
     )
+
+
+def _factor(feature: Feature) -> float:
+    """The largest number by which the functions in a feature are multiplied, at most 1."""
+    factors = [abs(float(term.factor.scalar())) if term.factor.is_static else 1.0 for term in feature.terms]
+    return min(1.0, max(factors, default=1.0))
+
+
+def _settled(value: Total) -> Value:
+    """What a sum is once it has been divided by what it grows with."""
+    size = abs(value.factor) * value.width**value.power
+    done = value.power == 0 or (size <= _ROUGHLY if value.power > 0 else size >= 1 / _ROUGHLY)
+    return value.known if done else value
+
+
+_ROUGHLY = 1.1  # such as the width that is reduced by 1
+_SMALL = 1e-3  # what is added so that nothing is divided by 0
+
+
+def _divided(equation: Equation, operands: Sequence[Value]) -> list[Value] | None:
+    """The operands of a division of an array by its norm."""
+    powers = [v.power if isinstance(v, Total) else 0.0 for v in operands]
+    if not any(isinstance(v, Random) for v in operands):
+        return None
+    by_norm = (equation.name == "div" and powers == [0.0, 0.5]) or (equation.name == "mul" and sum(powers) == -0.5)
+    if not by_norm:
+        raise UnsupportedError(_UNDIVIDED)
+    return [v.known if isinstance(v, Total) else v for v in operands]
+
+
+def _total(program: Program, equation: Equation, operands: Sequence[Value]) -> Value:
+    """Operations after which it is known with which power of the width a sum grows."""
+    name, totals = equation.name, [v for v in operands if isinstance(v, Total)]
+    others = [v for v in operands if isinstance(v, Known)]
+    if len(totals) + len(others) < len(operands):
+        raise UnsupportedError(_UNDIVIDED)
+    numbers = [float(v.scalar()) for v in others if v.is_static]
+    first = totals[0]
+    known = [v.known if isinstance(v, Total) else v for v in operands]
+    (result,) = _known_equation(program, equation, known)  # pyright: ignore[reportArgumentType]
+    found = first._replace(known=result, width=max(v.width for v in totals))
+    if name in _HOMOGENEOUS and len(operands) == 1:
+        return found
+    if name in {"mul", "div"}:
+        signs = (1, -1 if name == "div" else 1)
+        power, factor = 0.0, 1.0
+        for v, sign in zip(operands, signs, strict=True):
+            if isinstance(v, Total):
+                power, factor = power + sign * v.power, factor * v.factor**sign
+            elif numbers:
+                factor = factor * numbers[0] ** sign if numbers[0] else 0.0
+        return _settled(found._replace(power=power, factor=factor))
+    exponents = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2.0, "integer_pow": equation.params.get("y")}
+    exponent = numbers[0] if name == "pow" and numbers and operands[0] is first else exponents.get(name)
+    if exponent is not None:
+        return _settled(found._replace(power=first.power * exponent, factor=abs(first.factor) ** exponent))
+    alike = all(v.power == first.power and v.factor == first.factor for v in totals)
+    small = len(numbers) == len(others) and all(abs(number) <= _SMALL for number in numbers)
+    if name in {"add", "add_any", "sub", "max"} and first.power > 0 and alike and small:
+        return found
+    raise UnsupportedError(_UNDIVIDED)
+
+
+_HOMOGENEOUS = {
+    *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "slice", "convert_element_type", "copy"),
+    *("reduce_precision", "real", "neg", "abs", "reduce_sum", "reduce_max", "reduce_min"),
+}
+_UNDIVIDED = (
+    "a sum over channels grows with the width, by which it must be divided before anything else is done with it; "
+    "divided by its root (as scores of attention are) it still grows"
+)
 
 
 def _as_written(program: Program, atom: Operand, value: Known) -> Known:
@@ -972,6 +1475,9 @@ def _known_equation(program: Program, equation: Equation, operands: list[Known])
     if name == "transpose":
         return [Known.apply(lambda a: jnp.transpose(a, params["permutation"]), operands[0])]
     shapes = [program.shape(atom) for atom in equation.inputs]
+    if name in {"reduce_sum", "reduce_max", "reduce_min"}:
+        sizes = zip(shapes[0], operands[0].shape, strict=True)
+        shapes = [tuple(whole if a in params["axes"] else size for a, (whole, size) in enumerate(sizes))]
     results: dict[int, Known] = {}
     count = len(equation.outputs)
 

@@ -66,6 +66,12 @@ class Known:
             return np.asarray(self.arrays[0], float).reshape(())[()]
         return jnp.reshape(self.arrays[0], ())
 
+    def whole(self, shape: tuple[int, ...]) -> Known:
+        """The same with its axes in full."""
+        return Known(
+            tuple(jnp.broadcast_to(a, (*np.shape(a)[: int(self.batched)], *shape)) for a in self.arrays), self.batched
+        )
+
     def is_number(self, number: float) -> bool:
         """Whether it is known to be this number everywhere."""
         return not self.batched and is_concrete(self.arrays[0]) and bool(np.all(np.asarray(self.arrays[0]) == number))

@@ -19,6 +19,7 @@ from dltheory.infinite_width._gaussians import (
     Atom,
     Bias,
     Feature,
+    Mask,
     Moved,
     Node,
     Product,
@@ -29,6 +30,7 @@ from dltheory.infinite_width._gaussians import (
     Term,
     UnsupportedError,
     Wrapped,
+    is_mask,
     node_feature,
 )
 from dltheory.infinite_width._known import Known
@@ -130,13 +132,17 @@ class Moments:
         own = Pairing(s, s, False)
         if isinstance(node, Product):
             if isinstance(node.source, Source):
-                rows = self._rows(node.source, s)
-                below = jnp.sum(rows**2, axis=-1)
+                below = self._row_squares(node.source, s)
             else:
-                below = self.feature_variance(node.source, s)
+                try:
+                    below = self.feature_variance(node.source, s)
+                except UnsupportedError as error:
+                    raise error.at(node.where) from None
             return self._number(node.scale**2 * node.variance) * node.windows(below, 1, full=False)
         if isinstance(node, Bias):
             return jnp.broadcast_to(self._number(node.scale**2 * node.variance), (self.sizes[s], *node.positions))
+        if isinstance(node, Mask):
+            return self._node_mean(node, s)
         if isinstance(node, Scaled):
             return self.variance(node.node, s) * self.per_example(node.factor, s, node.positions) ** 2
         if isinstance(node, Shifted):
@@ -184,6 +190,9 @@ class Moments:
         node = atom.nodes[0]
         if atom.fn is None:
             return None if node.centred else self._node_mean(node, s)
+        if is_mask(node):
+            start, step = _on_mask(atom)
+            return start + step * self._node_mean(node, s)
         positions = node.positions
         params = [self.per_example(p, s, positions) for p in atom.params]
         if len(atom.nodes) == 2:
@@ -194,6 +203,8 @@ class Moments:
     def _node_mean(self, node: Node, s: int) -> Array:
         if isinstance(node, Wrapped):
             return self.mean(node.feature, s)
+        if isinstance(node, Mask):
+            return jnp.full((self.sizes[s], *node.positions), node.rate, self.dtype)
         if isinstance(node, Moved):
             known = None if isinstance(node.move, Index) else node.move.known
             mean = self._node_mean(node.node, s)
@@ -205,12 +216,16 @@ class Moments:
         assert isinstance(node, Sum)
         return sum(self._node_mean(part, s) for part in node.parts if not part.centred)  # pyright: ignore[reportReturnType]
 
-    def _known_rows(self, known: Known, s: int) -> Array:
-        array = jnp.asarray(known.side(s), self.dtype)
+    def _known_rows(self, known: Known, s: int, dtype: Any = None) -> Array:
+        array = jnp.asarray(known.side(s), dtype or self.dtype)
         return array if known.batched else jnp.broadcast_to(array[None], (self.sizes[s], *array.shape))
 
     def _rows(self, source: Source, s: int) -> Array:
-        return self._known_rows(source.rows, s)
+        return self._known_rows(source.rows, s, jnp.int32 if source.labels else None)
+
+    def _row_squares(self, source: Source, s: int) -> Array:
+        rows = self._rows(source, s)
+        return jnp.ones(rows.shape[:-1], self.dtype) if source.labels else jnp.sum(rows**2, axis=-1)
 
     # Two nodes
 
@@ -223,22 +238,13 @@ class Moments:
         """Pairs of a node with itself, exact where the inputs are the same."""
         if self.coincident is None:
             return pairs
-        if full:
-            size = math.prod(positions)
-            same = self.coincident[..., None, None] & jnp.eye(size, dtype=bool)[None, None]
-            same = same.reshape(*self.coincident.shape, *positions, *positions)
-        else:
-            same = self.coincident.reshape(*self.coincident.shape, *(1,) * len(positions))
+        same = _equal_places(self.coincident, positions, full)
         return pairs._replace(
             covariance=jnp.where(same, pairs.variance1, pairs.covariance), residual=jnp.where(same, 0.0, pairs.residual)
         )
 
     def _assemble(self, first: Array, second: Array, pairing: Pairing, full: bool, block: Block) -> PairCovariance:
-        first, second = pairing.on_left(first), pairing.on_right(second)
-        if full:
-            k, more = first.ndim - pairing.lead, second.ndim - pairing.lead
-            first = first.reshape(*first.shape, *(1,) * more)
-            second = second.reshape(*second.shape[: pairing.lead], *(1,) * k, *second.shape[pairing.lead :])
+        first, second = _aligned(first, second, pairing, full)
         if block.residual is not None:
             return PairCovariance(first, second, block.covariance, block.residual)
         return nngp.pair_covariance(first, second, block.covariance)
@@ -256,11 +262,7 @@ class Moments:
         return self._once(key, (a, b), lambda: self._covariance(a, b, pairing, full))
 
     def _outer(self, first: Array, second: Array, pairing: Pairing, full: bool) -> Array:
-        first, second = pairing.on_left(first), pairing.on_right(second)
-        if full:
-            k, more = first.ndim - pairing.lead, second.ndim - pairing.lead
-            first = first.reshape(*first.shape, *(1,) * more)
-            second = second.reshape(*second.shape[: pairing.lead], *(1,) * k, *second.shape[pairing.lead :])
+        first, second = _aligned(first, second, pairing, full)
         return first * second
 
     def _covariance(self, a: Node, b: Node, pairing: Pairing, full: bool) -> Block | None:
@@ -287,8 +289,13 @@ class Moments:
         if isinstance(a, Wrapped) or isinstance(b, Wrapped):
             first, second = (n.feature if isinstance(n, Wrapped) else node_feature(n) for n in (a, b))
             return self.feature_block(first, second, pairing, full)
-        if isinstance(a, Product) and isinstance(b, Product):
-            return self._product(a, b, pairing, full)
+        if _is_fresh(a, b) or _is_fresh(b, a):
+            return None
+        if isinstance(a, Product) and isinstance(b, Product) and a.leaf == b.leaf:
+            try:
+                return self._product(a, b, pairing, full)
+            except UnsupportedError as error:
+                raise error.at(b.where) from None
         if isinstance(a, Bias) and isinstance(b, Bias):
             value = self._number(a.scale * b.scale * a.variance)
             if full:
@@ -298,6 +305,12 @@ class Moments:
                 value = jnp.broadcast_to(value, a.positions)
             value = value.reshape((1,) * pairing.lead + value.shape)
             return Block(value, jnp.zeros_like(value), value if pairing.tangent else None)
+        if isinstance(a, Mask) and a is b:
+            nowhere = jnp.zeros((1, 1), bool)
+            examples = jnp.ones(1, bool) if pairing.own else nowhere if self.coincident is None else self.coincident
+            value = jnp.where(_equal_places(examples, a.positions, full), a.rate, a.rate**2).astype(self.dtype)
+            shape = (*examples.shape, *a.positions, *(a.positions if full else ()))
+            return Block(jnp.broadcast_to(value, shape))
         raise UnsupportedError(_TWO_WAYS)
 
     def _scale(self, block: Block | None, node: Scaled, pairing: Pairing, full: bool, *, left: bool) -> Block | None:
@@ -348,8 +361,7 @@ class Moments:
         if isinstance(a.source, Source):
             assert isinstance(b.source, Source)
             below, distance = self._inputs(a.source, b.source, pairing, wide)
-            first = jnp.sum(self._rows(a.source, pairing.left) ** 2, -1)
-            second = jnp.sum(self._rows(b.source, pairing.right) ** 2, -1)
+            first, second = self._row_squares(a.source, pairing.left), self._row_squares(b.source, pairing.right)
         else:
             assert isinstance(b.source, Feature)
             below, distance = self.feature_block(a.source, b.source, pairing, wide), None
@@ -427,13 +439,20 @@ class Moments:
 
     def _inputs(self, a: Source, b: Source, pairing: Pairing, full: bool) -> tuple[Block, Array | None]:
         """Products of known rows, and half their squared distances."""
+        if a.labels != b.labels:
+            raise UnsupportedError(_TWO_WAYS)
+        if a.labels:
+            labels = self._rows(a, pairing.left)[..., 0], self._rows(b, pairing.right)[..., 0]
+            first, second = _aligned(*labels, pairing, full)
+            equal = (first == second).astype(self.dtype)
+            return Block(equal, 1 - equal), None
         left, right = self._rows(a, pairing.left), self._rows(b, pairing.right)
         k, d = left.ndim - 2, left.shape[-1]
         same = a is b and pairing.left == pairing.right
         if k == 0 and pairing.outer:
             pairs = nngp.input_covariance(left, None if same else right)
             return Block(d * pairs.covariance, pairs.residual), None
-        shape = left.shape[1:-1]
+        shape, others = left.shape[1:-1], right.shape[1:-1]
         left, right = (rows.reshape(len(rows), -1, d) for rows in (left, right))
         pattern = {
             (True, True): "ipd,jqd->ijpq",
@@ -455,7 +474,7 @@ class Moments:
         pairs = PairCovariance(first, second, covariance, covariance)
         blocks = (covariance, _residual(pairs, distance), distance)
         covariance, residual, distance = (
-            x.reshape(*x.shape[: pairing.lead], *shape, *(shape if full else ())) for x in blocks
+            x.reshape(*x.shape[: pairing.lead], *shape, *(others if full else ())) for x in blocks
         )
         return Block(covariance, residual), distance
 
@@ -561,8 +580,8 @@ class Moments:
         matched: list[tuple[Atom, Atom]] = []
         free = list(u.atoms)
         for atom in t.atoms:
-            partners = [other for other in free if _dependent(atom, other)]
-            if len(partners) > 1:
+            partners = [other for other in u.atoms if _dependent(atom, other)]
+            if len(partners) > 1 or any(other not in free for other in partners):
                 raise UnsupportedError(_ENTANGLED)
             if partners:
                 matched.append((atom, partners[0]))
@@ -608,6 +627,8 @@ class Moments:
         (first,), (second,) = a.nodes, b.nodes
         if a.fn is None and b.fn is None:
             return self.block(first, second, pairing, full)
+        if is_mask(first) or is_mask(second):
+            return self._mask_pair(a, b, pairing, full)
         f_params = [self._positioned(p, pairing, full, first.positions, left=True) for p in a.params]
         g_params = [self._positioned(p, pairing, full, second.positions, left=False) for p in b.params]
         same = a.function is b.function and a.function.dual is not None
@@ -639,6 +660,16 @@ class Moments:
         if block.ntk is not None:
             ntk = block.ntk * _functions.slope_moment(a.function, b.function, pairs, f_params, g_params)
         return Block(covariance, None, ntk)
+
+    def _mask_pair(self, a: Atom, b: Atom, pairing: Pairing, full: bool) -> Block:
+        """Two functions of entries of a mask, which are linear."""
+        (start1, step1), (start2, step2) = _on_mask(a), _on_mask(b)
+        (first,), (second,) = a.nodes, b.nodes
+        both = _present(self.block(first, second, pairing, full)).covariance
+        means = self._node_mean(first, pairing.left), self._node_mean(second, pairing.right)
+        on_left = self._outer(means[0], jnp.ones_like(means[1]), pairing, full)
+        on_right = self._outer(jnp.ones_like(means[0]), means[1], pairing, full)
+        return Block(start1 * start2 + start2 * step1 * on_left + start1 * step2 * on_right + step1 * step2 * both)
 
     def _plane_pair(self, a: Atom, b: Atom, pairing: Pairing, full: bool) -> Block | None:
         """Two functions one of which has two nodes; a function of one of them does not depend on the other."""
@@ -749,6 +780,35 @@ _TWO_WAYS = "the same weights are used in two ways that depend on each other, wh
 _ENTANGLED = "a product of dependent functions has no rule"
 
 
+def _aligned(first: Array, second: Array, pairing: Pairing, full: bool) -> tuple[Array, Array]:
+    """Arrays [n, *positions] and [m, *positions] as they broadcast against a block."""
+    first, second = pairing.on_left(first), pairing.on_right(second)
+    if full:
+        k, more = first.ndim - pairing.lead, second.ndim - pairing.lead
+        first = first.reshape(*first.shape, *(1,) * more)
+        second = second.reshape(*second.shape[: pairing.lead], *(1,) * k, *second.shape[pairing.lead :])
+    return first, second
+
+
+def _equal_places(examples: Array, positions: tuple[int, ...], full: bool) -> Array:
+    """Equal positions of equal examples: pairs [..., *positions(, *positions)] of which none or one is broadcast."""
+    if not full:
+        return examples.reshape(*examples.shape, *(1,) * len(positions))
+    places = jnp.eye(math.prod(positions), dtype=bool).reshape((1,) * examples.ndim + (*positions, *positions))
+    return examples.reshape(*examples.shape, *(1,) * (2 * len(positions))) & places
+
+
+def _on_mask(atom: Atom) -> tuple[float, float]:
+    """A function of a mask: its value at 0, and what it gains at 1."""
+    off, on = (float(atom((np.asarray(value),), ())) for value in (0.0, 1.0))  # pyright: ignore[reportArgumentType]
+    return off, on - off
+
+
+def _is_fresh(node: Node, other: Node) -> bool:
+    """Whether a node is linear in weights of mean 0 on which the other does not depend."""
+    return isinstance(node, Product | Bias) and node.leaf not in other.leaves
+
+
 def _dependent(a: Atom, b: Atom) -> bool:
     return any(m.leaves & n.leaves for m in a.nodes for n in b.nodes)
 
@@ -766,6 +826,8 @@ def _partners(nodes: tuple[Node, ...], others: tuple[Node, ...]) -> tuple[Node, 
         if len(partners) > 1:
             raise UnsupportedError(_ENTANGLED)
         found.append(partners[0] if partners else node)
+    if found[0] is found[1] or any(other not in found for other in others):
+        raise UnsupportedError(_ENTANGLED)
     return tuple(found)
 
 

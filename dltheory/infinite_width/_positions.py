@@ -168,7 +168,8 @@ class Windows:
 
     Attributes:
         shape: positions of the source.
-        axes: for each of them "keep", "sum" (each position has weights of its own) or a `Tap`.
+        axes: for each of them "keep", "untied" (kept, with weights of its own for each position), "sum" (summed, with
+            weights of its own for each position) or a `Tap`.
         order: the kept axes in the order of the output's positions.
     """
 
@@ -193,6 +194,8 @@ class Windows:
             if isinstance(rule, Tap):
                 axes = (axis + i, axis + k + i) if full else (axis + i,)
                 array = rule.total(rule.spread_out(array, axes), axes)
+        if full:
+            array = self._where_tied(array, 0.0, axis)
         return self._arrange(array, axis, full)
 
     def distances(self, distance: Array, first: Array, second: Array, axis: int, full: bool) -> Array:
@@ -203,6 +206,7 @@ class Windows:
         if not full:
             return self(distance, axis, full)
         k = len(self.shape)
+        distance = self._where_tied(distance, (first + second) / 2, axis)
         for i, rule in enumerate(self.axes):
             if not isinstance(rule, Tap):
                 continue
@@ -218,6 +222,18 @@ class Windows:
             distance = rule.total(distance, (left, right))
             first, second = rule.total(first, (left,)), rule.total(second, (right,))
         return self._arrange(distance, axis, full)
+
+    def _where_tied(self, array: Array, other: Array | float, axis: int) -> Array:
+        """An array [..., *shape, *shape], or another where positions have different weights."""
+        k = len(self.shape)
+        for i, rule in enumerate(self.axes):
+            if rule == "untied":
+                place = jnp.arange(self.shape[i])
+                left, right = (
+                    place.reshape([-1 if a == axis + j else 1 for a in range(array.ndim)]) for j in (i, k + i)
+                )
+                array = jnp.where(left == right, array, other)
+        return array
 
     def _arrange(self, array: Array, axis: int, full: bool) -> Array:
         """Sums what is left to sum, and puts the axes into the order of the output."""

@@ -18,7 +18,9 @@ __all__ = ["ParamVariance", "Variances"]
 
 ParamVariance = str | float | PyTree | Callable[[str, tuple[int, ...]], Any]
 
-_INITIAL = {"scale": 1.0, "mean": 0.0, "var": 1.0}  # what libraries call parameters that do not start at random
+_INITIAL = {"scale": 1.0, "mean": 0.0, "var": 1.0}  # what libraries call variables that do not start at random
+_STATISTICS = {"mean", "var"}  # which are no parameters
+_DEVIATIONS = 4.5  # of a leaf's mean square from its variance, at most
 _MARGIN = 5.0  # nats by which one convention must explain the values better than the other
 
 
@@ -37,6 +39,8 @@ class Variances:
         ]
         self.leaves = [leaf for _, leaf in paths]
         self.given = self._given(params, param_variance)
+        for name, variance in zip(self.names, self.given, strict=True):
+            _require_variance(name, variance)
         self.convention = param_variance if isinstance(param_variance, str) else None
         if param_variance is None:
             self.convention = self._likely()
@@ -60,8 +64,8 @@ class Variances:
     def _likely(self) -> str:
         """The convention that explains the values best: variances 1 / fan_in or 1."""
         gain = 0.0
-        for leaf in self.leaves:
-            if _is_value(leaf) and np.ndim(leaf) > 1:
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            if _is_value(leaf) and np.ndim(leaf) > 1 and not name.endswith("embedding"):  # its rows are not summed
                 values = np.asarray(leaf, np.float64)
                 square, fan_in = float(np.mean(values**2)), math.prod(values.shape[:-1])
                 gain += values.size / 2 * (math.log(fan_in) - square * fan_in + square)
@@ -78,7 +82,7 @@ class Variances:
         leaf, name = self.leaves[i], self.names[i]
         collection, last = name.split("/")[0], name.split("/")[-1]
         fixed = "/" in name and collection != "params" and collection in {"batch_stats", "constants", "buffers"}
-        if fixed or last in _INITIAL:
+        if fixed or (last in _INITIAL and not (collection == "params" and last in _STATISTICS)):
             if _is_value(leaf) or not isinstance(leaf, jax.ShapeDtypeStruct):
                 return Known.constant(leaf)
             require(last in _INITIAL, f"`params` must hold the values of {name}")
@@ -110,12 +114,28 @@ class Variances:
             return
         values = np.asarray(self.leaves[i], np.float64)
         square = float(np.mean(values**2))
-        slack = 8 * variance * math.sqrt(2 / values.size)
         require(
-            abs(square - variance) <= slack,
+            abs(_deviation(square, variance, values.size)) <= _DEVIATIONS,
             f"`param_variance` must be given: {self.names[i]} has mean square {square:.3g} where {variance:.3g} is "
             f"expected ('{self.convention}')",
         )
+
+
+def _deviation(square: float, variance: float, count: int) -> float:
+    """Standard deviations by which a mean square is off: the cube root of chi-square is nearly normal (Wilson 1931)."""
+    if variance == 0:
+        return 0.0 if square == 0 else math.inf
+    spread = 2 / (9 * count)
+    return (math.cbrt(square / variance) - (1 - spread)) / math.sqrt(spread)
+
+
+def _require_variance(name: str, variance: Any) -> None:
+    if variance is None:
+        return
+    number = isinstance(variance, int | float) or getattr(variance, "shape", None) == ()
+    require(number, f"`param_variance` must be one number for {name}, got {variance!r}")
+    if is_concrete(variance):
+        require(0 <= float(variance) < math.inf, f"`param_variance` must not be negative, got {variance} for {name}")
 
 
 def _is_value(leaf: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -58,8 +58,18 @@ def kernel_fn(
 
     The program of the network is interpreted over random quantities in place of arrays. Products with weights of dense
     layers and convolutions give Gaussians; elementwise functions of them, sums, pooling, concatenation, averages over
-    channels (so layer, group and root-mean-square normalisation), gating, loops and known matrices of attention or
-    adjacency are followed as they are written. The widths in the program do not matter.
+    channels (so layer, group and root-mean-square normalisation), gating, loops, embeddings of integers, and known
+    matrices of attention or adjacency are followed as they are written. The widths in the program do not matter.
+
+    Dropout in training averages over its masks too: one for every evaluation of the network, so that an input has the
+    same mask as itself on the diagonal of ``kernel(x)``, and others everywhere else, also all over ``kernel(x, x)``.
+    Their key is any, but concrete.
+
+    Entries of weights are taken as Gaussian. Where few inputs are summed, as in a first layer, other laws of the same
+    variance have other limits: Flax's `lecun_normal` truncates. All axes that weights make grow, those of heads too.
+
+    Moments of elementwise functions without a closed form are NaN at variances for which the functions are too steep
+    (tanh above 32, say); those that are too steep at variance 1 are refused.
 
     Inner products over channels are taken as their averages; scores of attention so have a limit if they are divided by
     the width, not by its root.
@@ -67,14 +77,16 @@ def kernel_fn(
     Args:
         apply_fn: (params, x) -> outputs [n, k], each row from its own input, e.g. the `apply` of a Flax module.
         params: parameters, concrete or as shapes (`jax.eval_shape` of `init`).
-        param_variance: variances of the entries of leaves at initialisation. "lecun" is 1 / fan-in for weights and 0
-            for biases; a number is that for all leaves; else a pytree of numbers like `params`, or a function (path
-            such as "params/Dense_0/kernel", shape) -> variance. By default "lecun", or 1 if that is what concrete
-            parameters look like. Leaves named "scale" are the constants that they start as, and so are concrete leaves
-            of equal entries.
+        param_variance: variances of the entries of leaves at initialisation. "lecun" is 1 / fan-in for weights (fan-in
+            being the number of terms of a sum), 1 / features for embeddings, as Flax draws them, and 0 for biases; a
+            number is that for all leaves; else a pytree of numbers like `params`, or a function (path such as
+            "params/Dense_0/kernel", shape) -> variance. By default "lecun", or 1 if that is what concrete parameters
+            look like. Leaves named "scale" are the constants that they start as, and so are concrete leaves of equal
+            entries.
 
     Returns:
-        The kernels as a function of inputs, pure: it composes with `jit`, `vmap` and `grad`. Compile it with `jit`.
+        The kernels as a function of inputs, pure: it composes with `jit`, `vmap` and `grad`, also with respect to
+        numbers in `apply_fn`, such as scales, and to variances. Compile it with `jit`.
 
     Raises:
         ValueError: if `param_variance` fits neither `params` nor their values. The function returned raises it if the
@@ -106,10 +118,10 @@ def kernel_fn(
         for a, b in zip(jax.tree.leaves(x1), jax.tree.leaves(x1 if x2 is None else x2), strict=True):
             same = jnp.shape(a)[1:] == jnp.shape(b)[1:]
             require(same, f"`x2` must have inputs of shape {list(jnp.shape(a)[1:])}, got {list(jnp.shape(b)[1:])}")
-        program = _program(apply_fn, params, x1)
+        program, drawn = _program(apply_fn, params, x1)
 
         def block(a: PyTree, b: PyTree, same: Array | None) -> Kernel:
-            return _evaluate(program, variances, a, b, same)
+            return _evaluate(program, variances, drawn, a, b, same)
 
         return _by_blocks(block, x1, x2, n, m, _block_size(program, x1))
 
@@ -117,7 +129,12 @@ def kernel_fn(
 
 
 def _evaluate(
-    program: _programs.Program, variances: Variances, x1: PyTree, x2: PyTree, coincident: Array | None
+    program: _programs.Program,
+    variances: Variances,
+    drawn: frozenset[int],
+    x1: PyTree,
+    x2: PyTree,
+    coincident: Array | None,
 ) -> Kernel:
     """The kernels of the network that is a program, between all inputs of one set and of another."""
     sets = [jax.tree.leaves(x) for x in ((x1,) if x2 is None else (x1, x2))]
@@ -125,7 +142,7 @@ def _evaluate(
     sizes = tuple(len(leaves[0]) for leaves in sets)
     moments = Moments(sizes, dtype, coincident)
     inputs = [Known(tuple(jnp.asarray(a)[:, None] for a in leaves), batched=True) for leaves in zip(*sets, strict=True)]
-    (output,) = Interpreter(moments, variances).run(program, [*variances.values(), *inputs])
+    (output,) = Interpreter(moments, variances, drawn).run(program, [*variances.values(), *inputs])
     if not isinstance(output, Random) or len(output.pieces) != 1:
         raise UnsupportedError("`apply_fn` must end in a layer: its output is not random, or of several kinds")
     feature = output.pieces[0].feature
@@ -140,7 +157,10 @@ def _evaluate(
 
 def _block_size(program: _programs.Program, x: PyTree) -> int:
     """How many inputs go with how many others at once: as many as a processor's cache holds."""
-    positions = max((math.prod(jnp.shape(leaf)[1:-1]) for leaf in jax.tree.leaves(x)), default=1)
+    positions = 1
+    for leaf in jax.tree.leaves(x):
+        integers = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)  # words, say, without channels
+        positions = max(positions, math.prod(jnp.shape(leaf)[1:] if integers else jnp.shape(leaf)[1:-1]))
     pooled = any(equation.name in _POOLING for equation in program.equations)
     entries = positions**2 if pooled else positions
     return max(1, 2 ** round(math.log2(_CACHED / entries) / 2)) if entries < _CACHED else 1
@@ -185,8 +205,8 @@ def _by_blocks(
     return jax.tree.map(assemble, jax.lax.map(one, (i, j)))
 
 
-def _program(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> _programs.Program:
-    """The program for a single input, whose rows must not mix."""
+def _program(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> tuple[_programs.Program, frozenset[int]]:
+    """The program for a single input, whose rows must not mix, and which random bits are drawn for every input."""
 
     def abstract(size: int | None) -> Any:
         def one(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -204,7 +224,18 @@ def _program(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> _programs.Program:
             f"`apply_fn` must treat every input by itself, but `{mixing.name}` at {mixing.source} combines them "
             "(batch normalisation in training mode?)"
         )
+    shapes = [program.shapes[number].shape for number in _random_bits(program)]
     program, out = _programs.trace(apply_fn, weights, jax.tree.map(abstract(1), x))
     if not isinstance(out, jax.ShapeDtypeStruct):
         raise ValueError("`apply_fn` must return one array")
-    return program
+    bits = list(_random_bits(program))
+    drawn = [n for n, shape in zip(bits, shapes, strict=False) if program.shapes[n].shape != shape]
+    return program, frozenset(drawn if len(bits) == len(shapes) else ())
+
+
+def _random_bits(program: _programs.Program) -> Iterator[int]:
+    for equation in program.equations:
+        if equation.name == "random_bits":
+            yield equation.outputs[0]
+        if equation.body is not None:
+            yield from _random_bits(equation.body)

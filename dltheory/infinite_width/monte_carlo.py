@@ -182,7 +182,7 @@ def _variances(params: PyTree, given: ParamVariance) -> PyTree:
         values = [given(path, leaf.shape) for path, leaf in paths]
     elif given == "lecun":
         values = [1 / math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 0.0 for _, leaf in paths]
-    elif isinstance(given, int | float):
+    elif isinstance(given, int | float) or getattr(given, "shape", None) == ():
         values = [given] * len(paths)
     else:
         same = jax.tree.structure(given) == structure

@@ -294,6 +294,22 @@ def _dropped_out(stax):
     return stax.serial(*[stax.Dense(1), stax.Relu(), stax.Dropout(0.6, "test")] * 2, stax.Dense(1))
 
 
+class Dropping(nn.Module):
+    """The same while it goes on, with a convolution and other masks in every layer."""
+
+    @nn.compact
+    def __call__(self, x):
+        for i in range(2):
+            x = nn.relu(nn.Conv(WIDTH, (3,))(x))
+            x = nn.Dropout(0.4, deterministic=False)(x, rng=jax.random.key(i))
+        return nn.Dense(2)(flatten(x))
+
+
+def _dropping(stax):
+    layers = [stax.Conv(1, (3,), padding="SAME"), stax.Relu(), stax.Dropout(0.6, "train")]
+    return stax.serial(*layers * 2, stax.Flatten(), stax.Dense(1))
+
+
 class Graph(nn.Module):
     """A graph network (Kipf and Welling 2017) that ends in a sum over nodes."""
 
@@ -424,6 +440,22 @@ def _untied(stax):
     return stax.serial(conv, stax.Relu(), local, stax.Relu(), stax.Flatten(), stax.Dense(1))
 
 
+class UntiedImages(nn.Module):
+    """Such filters on inputs, with strides, and pooled."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.ConvLocal(WIDTH, (3, 2), padding="VALID")(x))
+        x = nn.ConvLocal(WIDTH, (2, 3), strides=(2, 1), padding="SAME")(x)
+        return nn.Dense(2)(nn.relu(nn.Conv(WIDTH, (3, 3))(nn.relu(x))).mean((1, 2)))
+
+
+def _untied_images(stax):
+    first, second = stax.ConvLocal(1, (3, 2)), stax.ConvLocal(1, (2, 3), (2, 1), "SAME")
+    layers = [first, stax.Relu(), second, stax.Relu(), stax.Conv(1, (3, 3), padding="SAME"), stax.Relu()]
+    return stax.serial(*layers, stax.GlobalAvgPool(), stax.Dense(1))
+
+
 def _untied_variance(path: str, shape: tuple[int, ...]) -> float:
     if path.endswith("bias"):
         return 0.0
@@ -541,6 +573,7 @@ NETS: dict[str, Net] = {
     "layer_norm": Net(Normalised(), _normalised),
     "layer_norm_images": Net(NormalisedImages(), _normalised_images, _IMAGE),
     "dropout": Net(DroppedOut(), _dropped_out),
+    "dropout_training": Net(Dropping(), _dropping, (4, 3)),
     "graph": Net(Graph(), _graph, (4, 3), kwargs=_patterns),
     "product": Net(Product(), _product),
     "bilinear": Net(Bilinear(), _bilinear),
@@ -549,5 +582,6 @@ NETS: dict[str, Net] = {
     "mixed": Net(Mixed(), _mixed, (4, 3)),
     "resized": Net(Resized(), _resized, _IMAGE),
     "untied": Net(Untied(), _untied, (5, 3), param_variance=_untied_variance),
+    "untied_images": Net(UntiedImages(), _untied_images, _IMAGE, param_variance=_untied_variance),
     "stacked": Net(Stacked(), _stacked),
 }

@@ -60,18 +60,7 @@ def close(found, expected, tolerance, coincident=None):
         np.testing.assert_allclose(ours[known], theirs[known], rtol=0, atol=tolerance * np.abs(theirs[known]).max())
 
 
-# Filters of patches that a convolution cuts out.
-REFUSED = {"untied"}
-SUPPORTED = [name for name in NETS if name not in REFUSED]
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
-    with pytest.raises(NotImplementedError, match=r"nets\.py"):
-        ours(name, *inputs(NETS[name], jnp.float32))
-
-
-@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("name", NETS)
 def test_both_precisions(name):
     """Theirs stays in double precision, for it loses half of the digits of a rectifier's tangent kernel."""
     single = ours(name, *inputs(NETS[name], jnp.float32))

@@ -175,6 +175,19 @@ class Sequence(nn.Module):
         return nn.Dense(4)(steps[:, -1])
 
 
+class SideBySide(nn.Module):
+    """Two layers laid side by side, one of which goes on, with or without the other."""
+
+    alone: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.tanh(nn.Dense(16)(x))
+        first, second = nn.relu(nn.Dense(16)(x)), nn.silu(nn.Dense(16)(x))
+        picked = second if self.alone else jnp.stack([first, second], axis=1)[:, 1]
+        return nn.Dense(1)(nn.sigmoid(picked - 0.5))
+
+
 def _inputs(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
@@ -230,6 +243,34 @@ def test_kernels_of_modules_are_covariances(module, shape, call):
     assert np.linalg.eigvalsh(difference).min() > -1e-5 * np.abs(difference).max()
 
 
+def test_what_is_picked_from_a_stack_is_what_it_was():
+    x = _inputs(3, 5)
+    found, expected = (_kernel(SideBySide(alone), x)(x) for alone in (False, True))
+    np.testing.assert_allclose(found.nngp, expected.nngp, rtol=1e-6)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-6)
+
+
+class Averaged(nn.Module):
+    """A mean over positions, or a product with a constant matrix; both with a layer of constant inputs."""
+
+    product: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(16)(x))
+        x = jnp.einsum("ij,njc->nic", jnp.full((2, 4), 1 / 4), x)[:, 0] if self.product else x.mean(1)
+        return nn.Dense(1)(x) + nn.Dense(1)(jnp.ones((1, 7)))
+
+
+@pytest.mark.slow
+def test_constant_arrays_have_their_sizes():
+    x = _inputs(3, 4, 5)
+    found, expected = (_kernel(Averaged(product), x)(x) for product in (True, False))
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5)
+    relu = nngp.rectifier_dual().kernel(nngp.input_covariance(x.reshape(12, 5))).covariance
+    np.testing.assert_allclose(expected.nngp, relu.reshape(3, 4, 3, 4).mean((1, 3)) + 1, rtol=1e-5)
+
+
 class NnxCNN(nnx.Module):
     """The network of nnx's tutorial on MNIST, but for its pooling by maxima."""
 
@@ -282,12 +323,60 @@ def test_functions_without_a_library():
     np.testing.assert_allclose(found.ntk, ntk_kernel, rtol=1e-4, atol=1e-6)
 
 
-class Noisy(nn.Module):
-    """Dropout while it is trained: each channel has noise of its own."""
+class NoisyInputs(nn.Module):
+    """Dropout of inputs, of which there are few."""
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(1)(nn.Dropout(0.4, deterministic=False)(nn.relu(nn.Dense(32)(x))))
+        return nn.Dense(1)(nn.relu(nn.Dense(32)(nn.Dropout(0.4, deterministic=False)(x))))
+
+
+class SharedMask(nn.Module):
+    """Dropout of all channels at once."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.Dropout(0.4, broadcast_dims=(1,), deterministic=False)(nn.relu(nn.Dense(32)(x))))
+
+
+class SharedExamples(nn.Module):
+    """Dropout of the same channels for all inputs."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.Dropout(0.4, broadcast_dims=(0,), deterministic=False)(nn.relu(nn.Dense(32)(x))))
+
+
+class Blurred(nn.Module):
+    """A convolution with filters that are known."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3,))(x))
+        x = jax.lax.conv_general_dilated(
+            x, jnp.ones((3, 1, 8)) / 3, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=8
+        )
+        return nn.Dense(1)(nn.relu(nn.Conv(8, (3,))(x)).mean(1))
+
+
+class ManyMasks(nn.Module):
+    """A sum of so many masked terms that the function of it has too many cases."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(8)(x)
+        for _ in range(6):
+            x = x + nn.Dropout(0.1, deterministic=False)(nn.Dense(8)(jax.lax.erf(x)))
+        return nn.Dense(1)(x)
+
+
+class GaussianNoise(nn.Module):
+    """Noise that is not a mask."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(32)(x)
+        return nn.Dense(1)(nn.relu(x + jax.random.normal(self.make_rng("dropout"), x.shape)))
 
 
 class TiedAutoencoder(nn.Module):
@@ -308,10 +397,16 @@ class Rescaled(nn.Module):
         return nn.Dense(1)(x * (x.sum(-1, keepdims=True) / 8))
 
 
+MASKS = {"rngs": {"dropout": jax.random.key(3)}}
 REFUSED = {
     "weights and their transpose": (TiedAutoencoder(), (5,), {}, {}),
     "a random sum": (Rescaled(), (5,), {}, {}),
-    "dropout in training": (Noisy(), (5,), {}, {"rngs": {"dropout": jax.random.key(3)}}),
+    "dropout of inputs": (NoisyInputs(), (5,), {}, MASKS),
+    "one mask for all channels": (SharedMask(), (5,), {}, MASKS),
+    "one mask for all inputs": (SharedExamples(), (5,), {}, MASKS),
+    "many masks": (ManyMasks(), (5,), {}, MASKS),
+    "known filters": (Blurred(), (6, 3), {}, {}),
+    "noise": (GaussianNoise(), (5,), {}, MASKS),
     "softmax attention": (EncoderBlock(), (6, 32), {}, {}),
     "max pooling": (MaxPooled(), (6, 6, 3), {}, {}),
     "a batch normalisation in training": (ResNet(), (6, 6, 3), {"train": True}, {"mutable": ["batch_stats"]}),

@@ -234,8 +234,130 @@ def test_kinks_are_read_off_the_program():
 
 @pytest.mark.parametrize("fn", [jnp.floor, jnp.round, lambda x: x % 1.0, lambda x: x.astype(int).astype(float)])
 def test_stairs_are_refused(fn):
-    with pytest.raises(ValueError, match="infinitely many jumps"):
+    with pytest.raises(NotImplementedError, match="infinitely many jumps"):
         elementwise(fn)
+
+
+@pytest.mark.parametrize("fn", [lambda x: 1 / x, lambda x: jnp.log(jnp.abs(x)), jnp.log])
+def test_functions_that_are_not_finite_are_refused(fn):
+    with pytest.raises(NotImplementedError, match="infinite or undefined"):
+        elementwise(fn)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: jax.nn.sigmoid(200 * (x - 1)),
+        lambda x: jnp.exp(-((x - 1.3) ** 2) / 2 / 0.01**2),
+        lambda x: x + jnp.sin(60 * x),
+        lambda x: jnp.sqrt(jnp.abs(x)),  # the slope of which has no second moment
+        lambda x: jnp.exp(x**2 / 2),
+    ],
+)
+def test_functions_that_the_series_does_not_resolve_are_refused(fn):
+    function, pairs = elementwise(fn), nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.5]))
+    for moment in (second_moment, slope_moment):
+        with pytest.raises(NotImplementedError, match="too steep"):
+            moment(function, function, pairs)
+        with pytest.raises(NotImplementedError, match="too steep"):
+            moment(function, elementwise(jnp.tanh), pairs)
+
+
+def test_means_of_fast_waves(x64):
+    wave = elementwise(lambda x: jnp.sin(30 * x) ** 2)
+    variances = jnp.array([0.0, 1e-3, 0.3, 1.0])
+    np.testing.assert_allclose(mean(wave, variances), -np.expm1(-1800 * np.asarray(variances)) / 2, atol=1e-6)
+    with pytest.raises(NotImplementedError, match="too steep"):
+        mean(elementwise(lambda x: jnp.exp(-((x - 1.3) ** 2) / 2 / 0.01**2)), variances)
+
+
+@pytest.mark.parametrize(("rate", "phase"), [(25.0, 0.0), (30.0, 0.3), (1000.0, 1.5), (1e-3, 0.4)])
+def test_waves_of_any_rate_are_recognised(rate, phase):
+    function = elementwise(lambda x: 2 * jnp.sin(rate * x + phase))
+    assert function.name is not None
+    assert function.name.split("(")[0] == "sin"
+    assert function.dual is not None
+    rho = np.array([0.999, 0.5, -0.2])
+    pairs = nngp.pair_covariance(jnp.ones(3), jnp.ones(3), jnp.asarray(rho, jnp.float32))
+    got = function.dual.kernel(pairs).covariance, function.dual.derivative(pairs)
+    like, opposite = (2 * np.exp(-(rate**2) * (1 - sign * rho)) for sign in (1, -1))
+    opposite = opposite * np.cos(2 * phase)
+    np.testing.assert_allclose(got[0], like - opposite, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(got[1], rate**2 * (like + opposite), rtol=1e-3, atol=1e-5)
+
+
+# JAX's function, NumPy's, its slope
+_FAST = {
+    "waves": (
+        lambda x: jnp.sin(5 * x) + jnp.cos(7 * x),
+        lambda x: np.sin(5 * x) + np.cos(7 * x),
+        lambda x: 5 * np.cos(5 * x) - 7 * np.sin(7 * x),
+    ),
+    "snake": (
+        lambda x: x + jnp.sin(10 * x) ** 2 / 10,
+        lambda x: x + np.sin(10 * x) ** 2 / 10,
+        lambda x: 1 + np.sin(20 * x),
+    ),
+    "steep": (lambda x: jnp.tanh(5 * x), lambda x: np.tanh(5 * x), lambda x: 5 / np.cosh(5 * x) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", list(_FAST))
+def test_steep_and_fast_functions_have_longer_series(x64, name):
+    fn, value, slope = _FAST[name]
+    function = elementwise(fn)
+    dual = function.dual
+    assert dual is not None
+    assert function.accuracy.num_terms > 64
+    rho = np.array([0.5, 0.9, 0.99, 1.0])
+    variances = jnp.ones(4)
+    pairs = nngp.pair_covariance(variances, variances, jnp.asarray(rho))
+    got = jax.jit(lambda p: (dual.kernel(p).covariance, dual.derivative(p)))(pairs)
+    for numbers, f, tolerance in zip(got, (value, slope), (1e-3, 1e-2), strict=True):
+        exact = [_fine_product(f, r) for r in rho]
+        np.testing.assert_allclose(numbers, exact, atol=tolerance * exact[-1], rtol=0)
+
+
+def _fine_product(f, rho):
+    """Mean product at variances 1 from two independent normals, by the rectangle rule, exact for smooth functions."""
+    x = np.linspace(-8, 8, 1601)
+    weights = np.exp(-(x**2) / 2) * (x[1] - x[0]) / np.sqrt(2 * np.pi)
+    if rho == 1:
+        return weights @ f(x) ** 2
+    return weights @ (f(x) * (f(rho * x[:, None] + np.sqrt(1 - rho**2) * x) @ weights))
+
+
+def test_moments_are_not_numbers_where_a_variance_is_too_large():
+    tanh = elementwise(jnp.tanh)
+    assert tanh.dual is not None
+    variances = jnp.array([0.0, 1.0, 25.0, 100.0])
+    pairs = nngp.pair_covariance(variances, variances, 0.5 * variances)
+    for moments in (
+        tanh.dual.kernel(pairs).covariance,
+        tanh.dual.derivative(pairs),
+        second_moment(tanh, elementwise(lambda x: x), pairs),
+    ):
+        assert list(np.isnan(moments)) == [False, False, False, True]
+    silu = elementwise(jax.nn.silu)  # which becomes a rectifier
+    assert silu.dual is not None
+    half = 0.5 + np.arcsin(0.5) / np.pi
+    far = nngp.pair_covariance(*jnp.array([1e6, 1e6, 0.5e6]))
+    assert silu.dual.derivative(far) == pytest.approx(half / 2, rel=1e-2)
+
+
+def test_unresolved_functions_with_parameters_are_not_numbers(x64):
+    """A wave that is too fast, of a normalised Gaussian."""
+    ones = jnp.ones(3)
+    pairs = nngp.pair_covariance(ones, ones, jnp.array([0.5, 0.9, 1.0]))
+
+    @jax.jit
+    def moments(pairs, scale):
+        wave = elementwise(lambda u, r: jnp.sin(r * u), 1)
+        return second_moment(wave, wave, pairs, (scale,), (scale,)), slope_moment(wave, wave, pairs, (scale,), (scale,))
+
+    slow, fast = moments(pairs, 3 * ones), moments(pairs, 30 * ones)
+    np.testing.assert_allclose(slow[0], [np.exp(-9) * np.sinh(9 * r) for r in (0.5, 0.9, 1.0)], rtol=1e-4)
+    assert np.isnan(np.stack(fast)).all()
 
 
 def test_functions_are_recognised_while_tracing():
