@@ -73,6 +73,7 @@ def bag_of_words_from(x):
     return nn.Dense(1)(nn.relu(nn.Dense(64)(x.mean(1))))
 
 
+@pytest.mark.slow
 def test_a_lookup_is_a_product_with_one_hot_vectors():
     x = jnp.asarray(X)
     found = _kernel(LookedUp(), param_variance=0.5)(x, x[1:])

@@ -243,6 +243,7 @@ def test_kernels_of_modules_are_covariances(module, shape, call):
     assert np.linalg.eigvalsh(difference).min() > -1e-5 * np.abs(difference).max()
 
 
+@pytest.mark.slow
 def test_what_is_picked_from_a_stack_is_what_it_was():
     x = _inputs(3, 5)
     found, expected = (_kernel(SideBySide(alone), x)(x) for alone in (False, True))

@@ -327,6 +327,7 @@ def _fine_product(f, rho):
     return weights @ (f(x) * (f(rho * x[:, None] + np.sqrt(1 - rho**2) * x) @ weights))
 
 
+@pytest.mark.slow
 def test_moments_are_not_numbers_where_a_variance_is_too_large():
     tanh = elementwise(jnp.tanh)
     assert tanh.dual is not None

@@ -43,6 +43,7 @@ def _total(kernels, sigmas):
     return jnp.sum(jnp.sin(nngp)) + jnp.sum(jnp.cos(ntk))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [_by_scales, pytest.param(_by_variances, marks=pytest.mark.slow)])
 def test_gradients_by_scales_are_those_of_the_recursion(x64, kernels):
     sigmas = jnp.array([[1.3, 0.2], [0.7, 0.0]])  # at a bias of 0 the gradient is 0

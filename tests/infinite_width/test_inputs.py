@@ -95,11 +95,20 @@ def test_parameters_that_are_called_like_statistics_are_random():
 @pytest.mark.parametrize(
     ("phi", "same"),
     [
-        (lambda h: h * (h > 0), jax.nn.relu),
-        (lambda h: (h > 0).astype(h.dtype) + (h > 1).astype(h.dtype), lambda h: jnp.where(h > 1, 2.0, 1.0 * (h > 0))),
-        (lambda h: h * ((h > 0) & (h < 1)).astype(h.dtype), lambda h: jnp.where(h > 0, jnp.where(h < 1, h, 0.0), 0.0)),
+        pytest.param(lambda h: h * (h > 0), jax.nn.relu, id="gate"),
+        pytest.param(
+            lambda h: (h > 0).astype(h.dtype) + (h > 1).astype(h.dtype),
+            lambda h: jnp.where(h > 1, 2.0, 1.0 * (h > 0)),
+            id="stairs",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda h: h * ((h > 0) & (h < 1)).astype(h.dtype),
+            lambda h: jnp.where(h > 0, jnp.where(h < 1, h, 0.0), 0.0),
+            id="window",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["gate", "stairs", "window"],
 )
 def test_truth_values_become_numbers(phi, same):
     for found, expected in zip(kernel(network(phi=phi)), kernel(network(phi=same)), strict=True):

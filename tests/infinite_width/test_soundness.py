@@ -211,7 +211,12 @@ def _kernel(network, x):
     return infinite_width.kernel_fn(module.apply, params, param_variance=lecun)(x)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+LONG = {"plane_and_sum", "two_planes"}  # to trace
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in REFUSED]
+)
 def test_networks_without_such_a_limit_are_refused(name):
     network, shape = REFUSED[name]
     with pytest.raises(NotImplementedError) as caught:

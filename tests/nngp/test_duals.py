@@ -150,9 +150,14 @@ def _evaluate(name, which, dtype):
     return jax.tree.map(lambda x: x[start : start + len(_ALL[which])], _both(name, dtype))
 
 
+ALIKE = {"slopes", "abs", "step", "fourth power of relu", "rbf", "hard_tanh", "elu"}  # others go through the same code
+
+
 @ARCCOS
 @RECURSION
-@pytest.mark.parametrize("name", DUALS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in DUALS]
+)
 def test_dual_equals_quadrature(name, x64):
     _, phi, slope, kinks = DUALS[name]
     kernel, derivative = _evaluate(name, "points", "float64")
@@ -169,9 +174,6 @@ def test_dual_equals_quadrature(name, x64):
         np.testing.assert_allclose(derivative, expected, rtol=0, atol=30 * tolerance)
     else:
         np.testing.assert_array_equal(derivative, 0)
-
-
-ALIKE = {"slopes", "abs", "step", "fourth power of relu", "rbf", "hard_tanh", "elu"}  # others go through the same code
 
 
 @ARCCOS
@@ -250,7 +252,8 @@ def test_closed_kernels_at_their_edges():
 
 
 @RECURSION
-@pytest.mark.parametrize("kinked", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kinked", [True, False])
 def test_series_meets_the_closed_form(kinked, x64):
     gaps = np.array([0.0, 1e-9, 1e-6, 1e-4, 1e-2, 0.1, 0.5, 1.0, 1.5, 1.99])
     points = np.stack([np.full(10, 1.3), np.full(10, 0.8), 1 - gaps], axis=1)
@@ -278,7 +281,7 @@ def test_series_meets_the_closed_form(kinked, x64):
 
 
 @RECURSION
-@pytest.mark.parametrize("name", ["selu", "tanh"])
+@pytest.mark.parametrize("name", [pytest.param("selu", marks=pytest.mark.slow), "tanh"])
 def test_residual_of_unequal_variances(name, x64):
     """Coefficients of unequal variances may differ in sign, and the even part of a negative dual be negative."""
     rho = np.array([-0.99, -0.3, 0.3, 0.99])

@@ -43,6 +43,7 @@ def test_relu_networks_follow_the_textbook(depth, x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 @RECURSION
 def test_tanh_networks_follow_quadrature(x64):
     kernel = 1.5**2 * X[:2] @ X[:2].T / 3 + 0.01
