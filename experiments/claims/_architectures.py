@@ -24,11 +24,14 @@ __all__ = [
     "INPUTS",
     "ON_PAPER",
     "PAIRS",
+    "STRIPPED",
     "Kernels",
     "Network",
     "arc_cosine_step",
     "limit",
+    "on_paper",
     "quadrature_step",
+    "read_off",
 ]
 
 INPUTS = np.array(
@@ -217,3 +220,14 @@ ON_PAPER: dict[str, Callable[[Step, bool], Kernels]] = {
     "convolutional": _convolutional_on_paper,
     "layer norm": _normalized_on_paper,
 }
+STRIPPED = "without skip connections, filters, normalisation"  # what is left out of recursions that are not whole
+
+
+def read_off(kind: str, activation: Callable[[Array], Array] = nn.relu) -> Callable[[Any], dict[str, np.ndarray]]:
+    """A function of any problem: the entries of a kernel ("nngp" or "ntk") of these architectures, by the library."""
+    return lambda _: {name: getattr(limit(name, activation), kind)[PAIRS] for name in ON_PAPER}
+
+
+def on_paper(kind: str, step: Step = arc_cosine_step, whole: bool = True) -> Callable[[Any], dict[str, np.ndarray]]:
+    """The same by the recursions on paper, with what makes the architectures or without."""
+    return lambda _: {name: getattr(recursion(step, whole), kind)[PAIRS] for name, recursion in ON_PAPER.items()}

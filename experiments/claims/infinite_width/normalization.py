@@ -53,7 +53,7 @@ def _read_off(_):
     return curves
 
 
-def _on_paper(epsilon=_EPSILON, centered=True):
+def _on_paper(centered=True):
     """The same by arc-cosine kernels: normalising divides by the deviation, and takes away the mean of ReLUs."""
 
     def predict(_):
@@ -62,12 +62,12 @@ def _on_paper(epsilon=_EPSILON, centered=True):
         curves = {}
         for name, before in _ORDERS.items():
             if before:
-                scale = np.sqrt(variance + epsilon)
+                scale = np.sqrt(variance + _EPSILON)
                 value, slope = arc_cosine_step(first / np.outer(scale, scale))
             else:
                 value, slope = arc_cosine_step(first)
                 mean = np.sqrt(variance / (2 * np.pi)) * centered
-                scale = np.sqrt(variance / 2 - mean**2 + epsilon)
+                scale = np.sqrt(variance / 2 - mean**2 + _EPSILON)
                 value = (value - np.outer(mean, mean)) / np.outer(scale, scale)
             tangent = value + slope * first / np.outer(scale, scale)
             curves |= {f"NNGP, {name}": value[PAIRS], f"NTK, {name}": tangent[PAIRS]}

@@ -9,7 +9,7 @@ from scipy import special
 
 from dltheory import nngp
 from experiments.claim import Axes, Budget, Claim, Variant, generator
-from experiments.claims._architectures import ON_PAPER, PAIRS, arc_cosine_step, limit, quadrature_step
+from experiments.claims._architectures import STRIPPED, on_paper, quadrature_step, read_off
 from experiments.claims.nngp._problems import INPUTS, conditional_layers, gram
 from experiments.curves import Curve, estimate
 from experiments.judges import AtMost, Equal, Mean, Slope
@@ -249,17 +249,6 @@ def _single_errors(kernels):
     return measure
 
 
-# Modules of other architectures, whose recursions the library reads off them.
-
-
-def _read_off(activation):
-    return lambda _: {name: limit(name, activation).nngp[PAIRS] for name in ON_PAPER}
-
-
-def _on_paper(step, whole=True):
-    return lambda _: {name: recursion(step, whole).nngp[PAIRS] for name, recursion in ON_PAPER.items()}
-
-
 CLAIMS = (
     Claim(
         id="nngp.kernel_recursion",
@@ -297,12 +286,10 @@ CLAIMS = (
         part="modules",
         says="Kernels read off residual, convolutional and layer-normalised modules with error functions are their "
         "recursions by quadrature.",
-        measure=_read_off(jax.lax.erf),
-        predict=_on_paper(quadrature_step),
+        measure=read_off("nngp", jax.lax.erf),
+        predict=on_paper("nngp", quadrature_step),
         judge=Equal(rtol=1e-8),
-        control=Variant(
-            "without skip connections, filters, normalisation", predict=_on_paper(quadrature_step, whole=False)
-        ),
+        control=Variant(STRIPPED, predict=on_paper("nngp", quadrature_step, whole=False)),
         axes=Axes("pair of inputs", "covariance"),
     ),
     Claim(
@@ -359,12 +346,10 @@ CLAIMS = (
         id="nngp.arccos_recursion",
         part="modules",
         says="Kernels read off residual, convolutional and layer-normalised ReLU modules are their closed forms.",
-        measure=_read_off(jax.nn.relu),
-        predict=_on_paper(arc_cosine_step),
+        measure=read_off("nngp"),
+        predict=on_paper("nngp"),
         judge=Equal(rtol=1e-9),
-        control=Variant(
-            "without skip connections, filters, normalisation", predict=_on_paper(arc_cosine_step, whole=False)
-        ),
+        control=Variant(STRIPPED, predict=on_paper("nngp", whole=False)),
         axes=Axes("pair of inputs", "covariance"),
     ),
 )

@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import special
 
 from dltheory import infinite_width, networks, ntk
 from experiments.claim import Axes, Budget, Claim, Variant, generator
-from experiments.claims._architectures import INPUTS, ON_PAPER, PAIRS, Network, arc_cosine_step, limit
+from experiments.claims._architectures import (
+    INPUTS,
+    ON_PAPER,
+    PAIRS,
+    STRIPPED,
+    Network,
+    on_paper,
+    quadrature_step,
+    read_off,
+)
 from experiments.claims.ntk._networks import spread, widths_up_to
 from experiments.curves import Curve, estimate
 from experiments.judges import Equal, Mean, Slope
@@ -176,31 +184,14 @@ def _recursion(_):
     return {"NNGP": Curve(nngp, angles), "NTK": Curve(_by_angle(_arc(), tangent)[1], angles)}
 
 
-_HERMITE = np.polynomial.hermite_e.hermegauss(150)
-
-
-def _quadrature(function, variances, covariance):
-    """E function(u) function(v) for jointly normal u and v, by Gauss and Hermite's rule in both."""
-    nodes, weights = _HERMITE
-    first, second = np.meshgrid(nodes, nodes, indexing="ij")
-    rule = np.outer(weights, weights) / (2 * np.pi)
-    u = np.sqrt(variances[0]) * first
-    slope = covariance / variances[0]
-    v = slope * u + np.sqrt(max(variances[1] - slope * covariance, 0.0)) * second
-    return np.sum(rule * function(u) * function(v))
-
-
 def _recursion_by_quadrature(_, carried=True):
     x, (sigma_w, sigma_b) = _arc(), _DEEP.values()
     nngp = sigma_w**2 * x @ x.T / 2 + sigma_b**2
     tangent = nngp
     for _ in range(3):
-        moments = [
-            [[_quadrature(f, (nngp[i, i], nngp[j, j]), nngp[i, j]) for j in range(len(x))] for i in range(len(x))]
-            for f in (special.erf, lambda u: 2 / np.sqrt(np.pi) * np.exp(-(u**2)))
-        ]
-        nngp = sigma_w**2 * np.array(moments[0]) + sigma_b**2
-        tangent = nngp * carried + sigma_w**2 * tangent * np.array(moments[1])
+        value, slope = quadrature_step(nngp)
+        nngp = sigma_w**2 * value + sigma_b**2
+        tangent = nngp * carried + sigma_w**2 * tangent * slope
     return {"NNGP": _by_angle(x, nngp)[1], "NTK": _by_angle(x, tangent)[1]}
 
 
@@ -242,15 +233,7 @@ def _variances(_, sigma_w=_SIGMA_W):
     }
 
 
-# Modules of other architectures, whose recursions the library reads off them.
-
-
-def _read_off(_):
-    return {name: limit(name).ntk[PAIRS] for name in ON_PAPER}
-
-
-def _on_paper(_, whole=True):
-    return {name: recursion(arc_cosine_step, whole).ntk[PAIRS] for name, recursion in ON_PAPER.items()}
+# Modules of other architectures.
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -348,12 +331,9 @@ CLAIMS = (
         part="modules",
         says="At width 256 modules of three architectures have the kernels read off them on average.",
         measure=_mean_of_modules,
-        predict=_read_off,
+        predict=read_off("ntk"),
         judge=Mean(resolution=0.3, floor=0.3),
-        control=Variant(
-            "recursions without skip connections, filters, normalisation",
-            predict=lambda draw: _on_paper(draw, whole=False),
-        ),
+        control=Variant(f"recursions {STRIPPED}", predict=on_paper("ntk", whole=False)),
         budget=Budget(quick=200, full=2000),
         axes=Axes("pair of inputs", r"$\mathbb{E} K_{\theta_0}(x, x')$"),
     ),
@@ -410,12 +390,10 @@ CLAIMS = (
         "ntk.analytic_recursion",
         part="modules",
         says="Kernels read off ReLU modules of three architectures are their recursions on paper.",
-        measure=_read_off,
-        predict=_on_paper,
+        measure=read_off("ntk"),
+        predict=on_paper("ntk"),
         judge=Equal(rtol=1e-9),
-        control=Variant(
-            "without skip connections, filters, normalisation", predict=lambda draw: _on_paper(draw, whole=False)
-        ),
+        control=Variant(STRIPPED, predict=on_paper("ntk", whole=False)),
         axes=Axes("pair of inputs", "tangent kernel"),
     ),
 )
