@@ -15,7 +15,7 @@ from numpy.polynomial import chebyshev
 
 from dltheory.typing import Array
 
-__all__ = ["angle", "magnitude", "safe_ratio", "safe_sqrt", "sine_excess"]
+__all__ = ["angle", "inverse_sqrt", "magnitude", "safe_ratio", "safe_sqrt", "sine_excess"]
 
 _OCTANT = 1 - np.sqrt(0.5)  # 1 - cos(pi / 4)
 
@@ -28,6 +28,16 @@ def safe_sqrt(x: Array) -> Array:
     """
     empty = x <= 0  # false for NaN, which stays
     return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, x)))
+
+
+def inverse_sqrt(x: Array) -> Array:
+    """1 / sqrt(x), and 0 with derivative 0 where x <= 0: what a vanishing variance divides by gives 0.
+
+    >>> inverse_sqrt(jnp.array([4.0, 0.0]))
+    Array([0.5, 0. ], dtype=float32)
+    """
+    empty = x <= 0
+    return jnp.where(empty, 0.0, 1 / jnp.sqrt(jnp.where(empty, 1.0, x)))
 
 
 def safe_ratio(numerator: Array, denominator: Array, default: float = 0.0) -> Array:
@@ -59,7 +69,7 @@ def angle(sine: Array, cosine: Array) -> Array:
     >>> angle(jnp.array([0.0, 1.0, 0.0]), jnp.array([1.0, 0.0, -1.0]))
     Array([0.       , 1.5707964, 3.1415927], dtype=float32)
     """
-    acute, _ = _acute(sine, jnp.abs(cosine))
+    acute, _ = _acute(sine, magnitude(cosine))
     return jnp.where(cosine >= 0, acute, jnp.pi - acute)
 
 
@@ -70,31 +80,32 @@ def _angle_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def sine_excess(sine: Array, cosine: Array) -> Array:
+def sine_excess(sine: Array, cosine: Array, gap: Array) -> Array:
     """``sin(t) - t cos(t)`` for the angle t in [0, pi/2], relatively accurate down to t = 0, where it is t^3 / 3.
 
-    >>> float(sine_excess(jnp.sin(1e-3), jnp.cos(1e-3)) / 1e-9)
+    The gap is ``1 - cos(t)``, which has to be relatively accurate too.
+
+    >>> float(sine_excess(jnp.sin(1e-3), jnp.cos(1e-3), jnp.array(5e-7)) / 1e-9)
     0.3333...
     """
     acute, ratio = _acute(sine, cosine)
-    gap = sine**2 / (1 + cosine)
     return jnp.where(cosine >= sine, sine * gap * (1 - ratio * cosine), sine - acute * cosine)
 
 
 @sine_excess.defjvp
 def _sine_excess_jvp(primals, tangents):
-    (sine, cosine), (_, cosine_dot) = primals, tangents
+    (sine, cosine, gap), (_, cosine_dot, _) = primals, tangents
     # d(sin t - t cos t) = -t d(cos t), because sin d(sin) + cos d(cos) = 0 on the circle.
-    return sine_excess(sine, cosine), -angle(sine, cosine) * cosine_dot
+    return sine_excess(sine, cosine, gap), -angle(sine, cosine) * cosine_dot
 
 
 def _acute(sine: Array, cosine: Array) -> tuple[Array, Array]:
     """Angle in [0, pi/2], and R(g) of the octant: theta = sin(theta) (1 + g R(g)), g = 1 - cos(theta)."""
-    large, small = jnp.maximum(sine, cosine), jnp.minimum(sine, cosine)
-    gap = small**2 / (1 + large)
+    near = cosine >= sine
+    small, gap = jnp.where(near, sine, cosine), 1 - jnp.where(near, cosine, sine)  # absolutely accurate, which is enough
     ratio = _horner(_octant_polynomial(jnp.result_type(gap).itemsize), gap)
-    octant = small * (1 + gap * ratio)
-    return jnp.where(cosine >= sine, octant, jnp.pi / 2 - octant), ratio
+    octant = small + small * (gap * ratio)
+    return jnp.where(near, octant, jnp.pi / 2 - octant), ratio
 
 
 @functools.cache

@@ -75,7 +75,7 @@ def _ramp_product(pairs: PairCovariance, threshold: float) -> Array:
     scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
     if threshold == 0:
         size = magnitude(rho)
-        return scale * (sine_excess(sine, size) + jnp.where(rho >= 0, jnp.pi * rho, 0.0)) / (2 * jnp.pi)
+        return scale * (sine_excess(sine, size, pairs.residual / (1 + size)) + jnp.where(rho >= 0, jnp.pi * rho, 0.0)) / (2 * jnp.pi)
     h, k = _standardized(pairs, threshold)
     slope_h, slope_k = _slopes(h, k, pairs)
     probability = _orthant_probability(pairs, threshold)
@@ -99,7 +99,7 @@ def _ramp_loss(pairs: PairCovariance, threshold: float) -> Array:
     size = magnitude(correlation(pairs))
     gap = pairs.residual / (1 + size)
     if threshold == 0:
-        return scale * (gap / 2 - sine_excess(safe_sqrt(pairs.residual), size) / (2 * jnp.pi))
+        return scale * (gap / 2 - sine_excess(safe_sqrt(pairs.residual), size, gap) / (2 * jnp.pi))
 
     def add_node(total: Array, rule: tuple[Array, Array]) -> tuple[Array, None]:
         node, weight = rule

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
-from dltheory.nngp._angles import magnitude, safe_ratio, safe_sqrt
+from dltheory.nngp._angles import inverse_sqrt, magnitude, safe_ratio, safe_sqrt
 from dltheory.typing import Array, ArrayLike
 
 __all__ = [
@@ -69,8 +69,8 @@ def pair_covariance(variance1: Array, variance2: Array, covariance: Array) -> Pa
     Array(0.75, dtype=float32)
     """
     require_broadcast(variance1=variance1, variance2=variance2, covariance=covariance)
+    rho = jnp.clip(covariance * inverse_sqrt(variance1) * inverse_sqrt(variance2), -1.0, 1.0)
     size = safe_sqrt(variance1) * safe_sqrt(variance2)
-    rho = jnp.clip(safe_ratio(covariance, size), -1.0, 1.0)
     return PairCovariance(variance1, variance2, rho * size, (1 - rho) * (1 + rho))
 
 
@@ -174,10 +174,14 @@ def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayL
 def affine_moments(pairs: PairCovariance, weight: Array | float, bias: Array) -> PairCovariance:
     """`affine_covariance` with the squares of the scales."""
     variance1, variance2 = weight * pairs.variance1 + bias, weight * pairs.variance2 + bias
-    from_weights = safe_ratio(weight * pairs.variance1, variance1) * safe_ratio(weight * pairs.variance2, variance2)
-    # Twice a product of quotients each at most 1, so that no product of variances overflows.
-    from_biases = 2 * safe_ratio(bias, variance1) * safe_ratio(weight * half_squared_distance(pairs), variance2)
-    residual = from_weights * pairs.residual + from_biases
+    inverse1, inverse2 = safe_ratio(jnp.ones_like(variance1), variance1), safe_ratio(weight, variance2)
+    from_weights = (weight * pairs.variance1 * inverse1) * (pairs.variance2 * inverse2)
+    # Quotients are each at most 1, so that no product of variances overflows.
+    root1, root2 = safe_sqrt(pairs.variance1), safe_sqrt(pairs.variance2)
+    size = root1 * root2
+    apart = safe_ratio(size, size + magnitude(pairs.covariance)) * size * pairs.residual
+    apart = jnp.where(pairs.covariance > 0, apart, size - pairs.covariance) + (root1 - root2) ** 2 / 2
+    residual = from_weights * pairs.residual + (2 * bias * inverse1) * (apart * inverse2)
     empty = (variance1 == 0) | (variance2 == 0)
     residual = jnp.where(empty, 1.0, jnp.minimum(residual, 1.0))
     return PairCovariance(variance1, variance2, weight * pairs.covariance + bias, residual)
@@ -201,8 +205,8 @@ def correlation(pairs: PairCovariance) -> Array:
     >>> nngp.correlation(nngp.pair_covariance(*jnp.array([1.0, 4.0, 1.0])))
     Array(0.5, dtype=float32)
     """
-    size = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
-    return jnp.clip(safe_ratio(pairs.covariance, size), -1.0, 1.0)
+    inverse1, inverse2 = inverse_sqrt(pairs.variance1), inverse_sqrt(pairs.variance2)  # few, where variances broadcast
+    return jnp.clip(pairs.covariance * inverse1 * inverse2, -1.0, 1.0)
 
 
 def half_squared_distance(pairs: PairCovariance) -> Array:

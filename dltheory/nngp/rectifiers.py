@@ -70,6 +70,9 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
     Array(0., dtype=float32)
     """
 
+    known = all(isinstance(slope, int | float) for slope in (negative_slope, positive_slope))
+    positive = known and negative_slope * positive_slope <= 0  # pyright: ignore[reportOperatorIssue]
+
     def moments() -> tuple[Array, Array]:
         """Mean square slope, and the coefficient of the angle."""
         kink = jnp.square(jnp.subtract(negative_slope, positive_slope)) / (2 * jnp.pi)
@@ -83,18 +86,21 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
         rho = correlation(pairs)
         size = magnitude(rho)
         gap = pairs.residual / (1 + size)
-        excess = weight * sine_excess(safe_sqrt(pairs.residual), size)
-        new_rho = jnp.where(rho >= 0, size, -even * size) + excess
+        excess = weight * sine_excess(safe_sqrt(pairs.residual), size, gap)
         unlike = (jnp.abs(negative_slope) - jnp.abs(positive_slope)) ** 2 / (2 * mean_square)  # 1 - |even|
         folded = unlike + jnp.abs(even) * gap
-        same_sign = jnp.where(rho >= 0, gap, jnp.where(even < 0, folded, 1 + even * size)) - excess
-        opposite = folded + excess
-        loss = jnp.clip(jnp.where(new_rho >= 0, same_sign, opposite), 0.0, 1.0)
-        scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
+        new_rho = jnp.where(rho >= 0, size, -even * size) + excess
+        if positive:  # then no image has a negative correlation
+            loss = jnp.where(rho >= 0, gap, folded) - excess
+        else:
+            same_sign = jnp.where(rho >= 0, gap, jnp.where(even < 0, folded, 1 + even * size)) - excess
+            loss = jnp.where(new_rho >= 0, same_sign, folded + excess)
+        loss = jnp.clip(loss, 0.0, 1.0)
+        root1, root2 = mean_square * safe_sqrt(pairs.variance1), safe_sqrt(pairs.variance2)
         return PairCovariance(
             variance1=mean_square * pairs.variance1,
             variance2=mean_square * pairs.variance2,
-            covariance=mean_square * scale * new_rho,
+            covariance=root1 * root2 * new_rho,
             residual=loss * (2 - loss),
         )
 
