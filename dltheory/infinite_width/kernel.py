@@ -191,18 +191,32 @@ def _by_blocks(
         a, b = (jax.tree.map(lambda leaf, k=k: leaf[k], x) for x, k in zip((left, right), place, strict=True))
         return block(a, b, (place[0] == place[1]) & jnp.eye(size, dtype=bool) if x2 is None else None)
 
-    def assemble(blocks: Array) -> Array:
-        grid = jnp.zeros((rows, columns, *blocks.shape[1:]), blocks.dtype).at[i, j].set(blocks)
-        if x2 is None:
-            k = (blocks.ndim - 3) // 2
-            order = [0, 2, 1, *range(3 + k, 3 + 2 * k), *range(3, 3 + k)]
-            upper = i < j
-            mirrored = jnp.where(upper.reshape(-1, *(1,) * (blocks.ndim - 1)), blocks.transpose(order), blocks)
-            grid = grid.at[j, i].set(mirrored)
-        full = jnp.moveaxis(grid, 2, 1).reshape(rows * size, columns * size, *blocks.shape[3:])
-        return full[:n, :m]
+    def corner(array: Array, place: tuple[Array, Array]) -> tuple[Any, ...]:
+        return (size * place[0], size * place[1], *[0] * (array.ndim - 2))
 
-    return jax.tree.map(assemble, jax.lax.map(one, (i, j)))
+    def put(whole: Array, piece: Array, place: tuple[Array, Array]) -> Array:
+        return jax.lax.dynamic_update_slice(whole, piece, corner(whole, place))
+
+    def compute(kernel: Kernel, place: tuple[Array, Array]) -> tuple[Kernel, None]:
+        return jax.tree.map(lambda whole, piece: put(whole, piece, place), kernel, one(place)), None
+
+    def mirror(kernel: Kernel, place: tuple[Array, Array]) -> tuple[Kernel, None]:
+        # In a loop of its own, or a piece would be computed twice: once along rows, once along columns.
+        def copied(whole: Array) -> Array:
+            piece = jax.lax.dynamic_slice(whole, corner(whole, place), (size, size, *whole.shape[2:]))
+            k = (whole.ndim - 2) // 2
+            return put(whole, piece.transpose(1, 0, *range(2 + k, 2 + 2 * k), *range(2, 2 + k)), place[::-1])
+
+        return jax.tree.map(copied, kernel), None
+
+    like = jax.eval_shape(one, (i[0], j[0]))
+    empty = jax.tree.map(lambda b: jnp.zeros((rows * size, columns * size, *b.shape[2:]), b.dtype), like)
+    kernel, _ = jax.lax.scan(compute, empty, (i, j))
+    off = [place for place in places if x2 is None and place[0] < place[1]]
+    if off:
+        i, j = (jnp.asarray(index) for index in zip(*off, strict=True))
+        kernel, _ = jax.lax.scan(mirror, kernel, (i, j))
+    return jax.tree.map(lambda whole: whole[:n, :m], kernel)
 
 
 def _program(apply_fn: ApplyFn, params: PyTree, x: PyTree) -> tuple[_programs.Program, frozenset[int]]:

@@ -101,11 +101,12 @@ def _sine_excess_jvp(primals, tangents):
 
 def _acute(sine: Array, cosine: Array) -> tuple[Array, Array]:
     """Angle in [0, pi/2], and R(g) of the octant: theta = sin(theta) (1 + g R(g)), g = 1 - cos(theta)."""
-    near = cosine >= sine
-    small, gap = jnp.where(near, sine, cosine), 1 - jnp.where(near, cosine, sine)  # absolutely accurate, which is enough
+    large, small = jnp.maximum(sine, cosine), jnp.minimum(sine, cosine)
+    # Not 1 - large, which would do: XLA computes what has no division in it again for everyone who uses it.
+    gap = small**2 / (1 + large)
     ratio = _horner(_octant_polynomial(jnp.result_type(gap).itemsize), gap)
-    octant = small + small * (gap * ratio)
-    return jnp.where(near, octant, jnp.pi / 2 - octant), ratio
+    octant = small * (1 + gap * ratio)
+    return jnp.where(cosine >= sine, octant, jnp.pi / 2 - octant), ratio
 
 
 @functools.cache

@@ -75,7 +75,11 @@ def _ramp_product(pairs: PairCovariance, threshold: float) -> Array:
     scale = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
     if threshold == 0:
         size = magnitude(rho)
-        return scale * (sine_excess(sine, size, pairs.residual / (1 + size)) + jnp.where(rho >= 0, jnp.pi * rho, 0.0)) / (2 * jnp.pi)
+        return (
+            scale
+            * (sine_excess(sine, size, pairs.residual / (1 + size)) + jnp.where(rho >= 0, jnp.pi * rho, 0.0))
+            / (2 * jnp.pi)
+        )
     h, k = _standardized(pairs, threshold)
     slope_h, slope_k = _slopes(h, k, pairs)
     probability = _orthant_probability(pairs, threshold)

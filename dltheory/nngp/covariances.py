@@ -205,8 +205,8 @@ def correlation(pairs: PairCovariance) -> Array:
     >>> nngp.correlation(nngp.pair_covariance(*jnp.array([1.0, 4.0, 1.0])))
     Array(0.5, dtype=float32)
     """
-    inverse1, inverse2 = inverse_sqrt(pairs.variance1), inverse_sqrt(pairs.variance2)  # few, where variances broadcast
-    return jnp.clip(pairs.covariance * inverse1 * inverse2, -1.0, 1.0)
+    size = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
+    return jnp.clip(safe_ratio(pairs.covariance, size), -1.0, 1.0)
 
 
 def half_squared_distance(pairs: PairCovariance) -> Array:
@@ -252,11 +252,21 @@ def require_broadcast(**arguments: ArrayLike) -> None:
 
 def _directions(x: Array) -> tuple[Array, Array]:
     """Unit vectors [n, d] and norms [n, 1]; zero vectors stay zero."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
-    scale = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1.0)
-    scaled = x / scale  # whose squares neither overflow nor underflow
-    length = safe_sqrt(jnp.sum(scaled**2, axis=1, keepdims=True))
-    return safe_ratio(scaled, length), scale * length
+    square = jnp.sum(x**2, axis=1, keepdims=True)
+    info = jnp.finfo(x.dtype)
+    low, high = jnp.sqrt(info.tiny) * x.shape[1], jnp.sqrt(info.max)
+    ordinary = jnp.all((square > low) & (square < high))
+
+    def scaled(x: Array) -> tuple[Array, Array]:  # so that squares neither overflow nor underflow
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
+        scale = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1.0)
+        length = safe_sqrt(jnp.sum((x / scale) ** 2, axis=1, keepdims=True))
+        return safe_ratio(x / scale, length), scale * length
+
+    def direct(x: Array) -> tuple[Array, Array]:
+        return x * inverse_sqrt(square), safe_sqrt(square)
+
+    return jax.lax.cond(ordinary, direct, scaled, x)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -293,10 +303,7 @@ def _refine(gap: Array, near: Array, product: Array, unit1: Array, unit2: Array)
     """Recomputes gaps from differences of directions where `near`."""
     rows = jnp.arange(len(unit1))
 
-    def unfinished(carry):
-        return carry[1].any()
-
-    def refine(carry):  # the first unfinished neighbour of every row
+    def refine(_, carry):  # the first unfinished neighbour of every row
         gap, near = carry
         column = jnp.argmax(near, axis=1)
         refined = _distance(unit1, unit2[column], product[rows, column])
@@ -304,7 +311,7 @@ def _refine(gap: Array, near: Array, product: Array, unit1: Array, unit2: Array)
         return gap.at[rows, column].set(kept), near.at[rows, column].set(False)
 
     def one_by_one(gap):
-        return jax.lax.while_loop(unfinished, refine, (gap, near))[0]
+        return jax.lax.fori_loop(0, most, refine, (gap, near))[0]
 
     def row_by_row(gap):
         def row(arguments):
@@ -313,5 +320,6 @@ def _refine(gap: Array, near: Array, product: Array, unit1: Array, unit2: Array)
 
         return jax.lax.map(row, (unit1, product, gap, near))
 
-    crowded = jnp.max(jnp.sum(near, axis=1), initial=0) > unit1.shape[1] // 4
-    return jax.lax.cond(crowded, row_by_row, one_by_one, gap)
+    most = jnp.max(jnp.sum(near, axis=1), initial=0)
+    kind = jnp.where(most == 0, 0, jnp.where(most > unit1.shape[1] // 4, 2, 1))
+    return jax.lax.switch(kind, (lambda gap: gap, one_by_one, row_by_row), gap)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dltheory.nngp._angles import magnitude, safe_ratio, safe_sqrt
+from dltheory.nngp._angles import inverse_sqrt, magnitude, safe_ratio, safe_sqrt
 from dltheory.nngp.covariances import PairCovariance, correlation
 from dltheory.typing import Array
 
@@ -42,6 +42,7 @@ def smooth_dual(
     product: Callable[[PairCovariance], Array],
     derivative: Callable[[PairCovariance], Array],
     parity: int = 0,
+    distance: Callable[[PairCovariance], Array] | None = None,
 ) -> Dual:
     r"""The dual of a smooth activation from its closed form, with the digits kept where u and v are nearly equal.
 
@@ -51,13 +52,18 @@ def smooth_dual(
               + p \int_\rho^1 \dot T(r) \, dr
 
     Where the left side is small, the integral is computed as such. The bracket vanishes for equal variances; where they
-    are nearly equal it is taken to second order in the difference of their logarithms.
+    are nearly equal it is taken to second order in the difference of their logarithms. Both are saved where the squared
+    distance of the features has a closed form without cancellation:
+
+    .. math:: \sqrt{T_{11} T_{22}} - T = \tfrac12 E (\phi(u) - \phi(v))^2 - \tfrac12 (\sqrt{T_{11}} - \sqrt{T_{22}})^2
 
     Args:
         variance: K_11 -> E phi(u)^2.
         product: pair -> E phi(u) phi(v).
         derivative: pair -> E phi'(u) phi'(v).
         parity: 1 if phi is even, -1 if it is odd: then pairs near rho = -1 are treated alike. 0 if it is neither.
+        distance: pair -> E (phi(u) - phi(v))^2 / 2, relatively accurate for nearly equal u and v; with a parity, that
+            of |phi(u)| and |phi(v)| for nearly opposite ones.
 
     Returns:
         The dual.
@@ -83,11 +89,16 @@ def smooth_dual(
         folded = magnitude(rho) if parity else rho  # phi odd or even: only |rho| and a sign matter
         size = safe_sqrt(first) * safe_sqrt(second)
         plain = jnp.maximum(size - (magnitude(value) if parity else value), 0.0)
-        near = plain < _threshold(size) * size
-        loss = jnp.where(near, _aligned_loss(pairs, size) + _correlation_loss(pairs, folded), plain)
+        near = plain < threshold(size) * size
+        if distance is None:
+            accurate = _aligned_loss(pairs, size) + _correlation_loss(pairs, folded)
+        else:
+            accurate = jnp.maximum(distance(pairs) - (safe_sqrt(first) - safe_sqrt(second)) ** 2 / 2, 0.0)
+        loss = jnp.where(near, accurate, plain)
         if not parity:  # the image of opposite pairs is an ordinary one
             loss = jnp.where(value >= 0, loss, size + value)
-        gap = jnp.minimum(safe_ratio(loss, size, 1.0), 1.0)
+        inverse = inverse_sqrt(first) * inverse_sqrt(second)
+        gap = jnp.where(inverse > 0, jnp.minimum(loss * inverse, 1.0), 1.0)
         return features(first, second, value, gap)
 
     def _correlation_loss(pairs: PairCovariance, folded: Array) -> Array:
@@ -106,7 +117,7 @@ def smooth_dual(
         logarithm = jnp.where(both, jnp.log(jnp.where(both, q1, 1.0)) - jnp.log(jnp.where(both, q2, 1.0)), 0.0)
         curvature = safe_sqrt(_curvature(q1)) * safe_sqrt(_curvature(q2))
         plain = jnp.maximum(size - jnp.abs(product(_parallel(q1, q2))), 0.0)
-        return jnp.where(jnp.abs(logarithm) < _threshold(size), size * curvature * logarithm**2 / 2, plain)
+        return jnp.where(jnp.abs(logarithm) < threshold(size), size * curvature * logarithm**2 / 2, plain)
 
     def _curvature(q: Array) -> Array:
         """d^2 log T / (d log K_11 d log K_22) of parallel pairs, at equal variances."""
@@ -130,13 +141,26 @@ def features(variance1: Array, variance2: Array, covariance: Array, gap: Array) 
 
     To differentiate what makes the gap accurate would be dear, and no better: the derivative of 1 - rho^2 is smooth.
     """
-    pairs = PairCovariance(variance1, variance2, covariance, jax.lax.stop_gradient(gap * (2 - gap)))
-    rho = safe_ratio(covariance, safe_sqrt(variance1) * safe_sqrt(variance2))
-    no_change = jax.lax.stop_gradient(rho**2) - rho**2
-    return pairs._replace(residual=pairs.residual + no_change)
+    residual = _residual(variance1, variance2, covariance, jax.lax.stop_gradient(gap))
+    return PairCovariance(variance1, variance2, covariance, residual)
 
 
-def _threshold(x: Array) -> float:
+@jax.custom_jvp
+def _residual(variance1: Array, variance2: Array, covariance: Array, gap: Array) -> Array:
+    del variance1, variance2, covariance
+    return gap * (2 - gap)
+
+
+@_residual.defjvp
+def _residual_jvp(primals, tangents):
+    def square(variance1: Array, variance2: Array, covariance: Array) -> Array:
+        return safe_ratio(covariance, safe_sqrt(variance1) * safe_sqrt(variance2)) ** 2
+
+    _, change = jax.jvp(square, primals[:3], tangents[:3])
+    return _residual(*primals), -change
+
+
+def threshold(x: Array) -> float:
     """Where the error of a difference, epsilon / threshold, meets that of a second-order term, threshold^2."""
     return float(jnp.finfo(x.dtype).eps) ** 0.25
 

@@ -69,7 +69,6 @@ def rectifier_dual(negative_slope: ArrayLike = 0.0, positive_slope: ArrayLike = 
     >>> nngp.rectifier_dual(-1.0).derivative(nngp.pair_covariance(*jnp.array([1.0, 1.0, 0.0])))
     Array(0., dtype=float32)
     """
-
     known = all(isinstance(slope, int | float) for slope in (negative_slope, positive_slope))
     positive = known and negative_slope * positive_slope <= 0  # pyright: ignore[reportOperatorIssue]
 

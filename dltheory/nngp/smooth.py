@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
-from dltheory.nngp._angles import angle, magnitude, safe_sqrt
+from dltheory.nngp._angles import angle, magnitude, safe_ratio, safe_sqrt
 from dltheory.nngp.covariances import (
     PairCovariance,
     correlation,
@@ -13,7 +15,7 @@ from dltheory.nngp.covariances import (
     pair_covariance,
     require_broadcast,
 )
-from dltheory.nngp.dual import Dual, smooth_dual
+from dltheory.nngp.dual import Dual, smooth_dual, threshold
 from dltheory.typing import Array, ArrayLike
 
 __all__ = [
@@ -84,28 +86,27 @@ def erf_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = 1.0, offset: ArrayLik
     def scaled(q: Array) -> Array:
         return jnp.square(rate) * q
 
-    def determinant(pairs: PairCovariance) -> Array:
-        q1, q2 = scaled(pairs.variance1), scaled(pairs.variance2)
-        return 1 + 2 * (q1 + q2) + 4 * (q1 * q2) * pairs.residual
+    odd = _is_zero(offset)
 
-    def arcsine(ratio: Array, root: Array, size: Array) -> Array:
-        return jnp.where(ratio >= 0, 1, -1) * angle(magnitude(ratio) / size, root / size)
+    def arcsines(pairs: PairCovariance) -> _Arcsines:
+        folded = pairs._replace(covariance=magnitude(pairs.covariance)) if odd else pairs
+        return _arcsines(folded, 2 * jnp.square(rate))
 
     def variance(q: Array) -> Array:
-        q = scaled(q)
-        arcsin = angle(2 * q / (1 + 2 * q), jnp.sqrt(1 + 4 * q) / (1 + 2 * q))
-        return 2 / jnp.pi * jnp.square(amplitude) * arcsin + jnp.square(offset)
+        return 2 / jnp.pi * jnp.square(amplitude) * _own_arcsine(2 * scaled(q)) + jnp.square(offset)
 
     def product(pairs: PairCovariance) -> Array:
-        size = jnp.sqrt(1 + 2 * scaled(pairs.variance1)) * jnp.sqrt(1 + 2 * scaled(pairs.variance2))
-        root = jnp.sqrt(determinant(pairs))
-        arcsin = arcsine(2 * scaled(pairs.covariance), root, size)
-        return 2 / jnp.pi * jnp.square(amplitude) * arcsin + jnp.square(offset)
+        cross = arcsines(pairs).cross
+        cross = jnp.where(pairs.covariance >= 0, cross, -cross) if odd else cross
+        return 2 / jnp.pi * jnp.square(amplitude) * cross + jnp.square(offset)
+
+    def distance(pairs: PairCovariance) -> Array:
+        return 2 / jnp.pi * jnp.square(amplitude) * _arcsine_gap(pairs, arcsines(pairs), 2 * jnp.square(rate))
 
     def derivative(pairs: PairCovariance) -> Array:
-        return 4 / jnp.pi * jnp.square(amplitude) * jnp.square(rate) / jnp.sqrt(determinant(pairs))
+        return 4 / jnp.pi * jnp.square(amplitude) * jnp.square(rate) / arcsines(pairs).root
 
-    return smooth_dual(variance, product, derivative, parity=-1 if _is_zero(offset) else 0)
+    return smooth_dual(variance, product, derivative, parity=-1 if odd else 0, distance=distance)
 
 
 def sigmoid_like_dual() -> Dual:
@@ -150,28 +151,43 @@ def gelu_dual() -> Dual:
     Array(0.25, dtype=float32)
     """
 
-    def parts(pairs: PairCovariance) -> tuple[Array, Array, Array]:
-        q1, q2, c = pairs.variance1, pairs.variance2, pairs.covariance
-        root_h = jnp.sqrt(1 + q1) * jnp.sqrt(1 + q2)
-        delta = jnp.sqrt(1 + q1 + q2 + q1 * q2 * pairs.residual)
-        return root_h, delta, jnp.where(c >= 0, 1, -1) * angle(magnitude(c) / root_h, delta / root_h)
-
     def variance(q: Array) -> Array:
         root = jnp.sqrt(1 + 2 * q)
-        return q * (0.25 + (q / ((1 + q) * root) + angle(q / (1 + q), root / (1 + q)) / 2) / jnp.pi)
+        return q * (0.25 + (q / ((1 + q) * root) + _own_arcsine(q) / 2) / jnp.pi)
 
     def product(pairs: PairCovariance) -> Array:
-        root_h, delta, arctan = parts(pairs)
-        q1, q2, c = pairs.variance1, pairs.variance2, pairs.covariance
-        rational = (c / root_h) ** 2 / delta + (q1 / (1 + q1)) * (q2 / (1 + q2)) * delta
-        return c / 4 + (rational + c * arctan) / (2 * jnp.pi)
+        arcsines, c = _arcsines(pairs, 1.0), pairs.covariance
+        sines = arcsines.sine1 * arcsines.sine2
+        rational = arcsines.sine**2 / arcsines.root + sines * arcsines.root
+        return c / 4 + (rational + c * arcsines.cross) / (2 * jnp.pi)
 
     def derivative(pairs: PairCovariance) -> Array:
-        root_h, delta, arctan = parts(pairs)
-        bracket = 1 / delta**2 + (2 + pairs.variance1 + pairs.variance2) / root_h**2
-        return 0.25 + (arctan + pairs.covariance / delta * bracket) / (2 * jnp.pi)
+        arcsines = _arcsines(pairs, 1.0)
+        inverse = 1 / arcsines.root
+        # (1 - q1 q2) / h + 1 = (2 + q1 + q2) / h = 1 / (1 + q1) + 1 / (1 + q2)
+        bracket = inverse**2 + 1 / (1 + pairs.variance1) + 1 / (1 + pairs.variance2)
+        return 0.25 + (arcsines.cross + pairs.covariance * inverse * bracket) / (2 * jnp.pi)
 
-    return smooth_dual(variance, product, derivative)
+    def distance(pairs: PairCovariance) -> Array:
+        # Every difference of means and geometric means, written as a sum of what makes it positive.
+        q1, q2, c, residual = pairs
+        arcsines = _arcsines(pairs, 1.0)
+        own1, own2, delta = arcsines.own1, arcsines.own2, arcsines.root
+        scale = safe_sqrt(q1) * safe_sqrt(q2)
+        apart = (safe_sqrt(q1) - safe_sqrt(q2)) ** 2 / 2 + scale * residual * safe_ratio(scale, scale + magnitude(c))
+        turned = (q1 - q2) * (own1 - own2) / 4 + apart * (own1 + own2) / 2 + c * _arcsine_gap(pairs, arcsines, 1.0)
+        root1, root2 = jnp.sqrt(1 + 2 * q1), jnp.sqrt(1 + 2 * q2)
+        inverse1, inverse2 = 1 / root1, 1 / root2
+        mean, wide = (root1 + root2) / 2, (root1 - root2) ** 2 / 4
+        excess = (wide + q1 * q2 * residual) / (delta + mean)  # delta - mean
+        sums1, sums2 = root1 + inverse1, root2 + inverse2
+        sine1, sine2, inverse = arcsines.sine1, arcsines.sine2, 1 / delta
+        rational = (sine1 - sine2) ** 2 / 4 * (sums1 + sums2)
+        rational = rational + (sine1 - sine2) * (sine1 + sine2) * (sums1 - sums2) / 4
+        inner = residual * inverse - excess + (mean * excess + wide) * (inverse1 * inverse2) * inverse
+        return apart / 4 + (rational + sine1 * sine2 * inner + turned) / (2 * jnp.pi)
+
+    return smooth_dual(variance, product, derivative, distance=distance)
 
 
 def sine_dual(amplitude: ArrayLike = 1.0, frequency: ArrayLike = 1.0, phase: ArrayLike = 0.0) -> Dual:
@@ -410,6 +426,62 @@ def gabor_dual() -> Dual:
         return envelope / 2 * ((even - odd) + growth * (even + odd)) / d**2.5
 
     return smooth_dual(variance, product, derivative, parity=-1)
+
+
+class _Arcsines(NamedTuple):
+    """Angles of the arcsine kernel of pairs with second moments b K_11 = p, b K_22 = q and b K_12 = r.
+
+    Attributes:
+        sine1, sine2: p / (1 + p) and q / (1 + q).
+        own1, own2: the arcsines of these.
+        root: the root of h - r^2, where h = (1 + p) (1 + q).
+        sine, cosine: r and that root over the root of h.
+        cross: the arcsine of the former.
+    """
+
+    sine1: Array
+    sine2: Array
+    own1: Array
+    own2: Array
+    root: Array
+    sine: Array
+    cosine: Array
+    cross: Array
+
+
+def _own_arcsine(q: Array) -> Array:
+    return angle(q / (1 + q), jnp.sqrt(1 + 2 * q) / (1 + q))
+
+
+def _arcsines(pairs: PairCovariance, factor: ArrayLike) -> _Arcsines:
+    q1, q2, c = factor * pairs.variance1, factor * pairs.variance2, factor * pairs.covariance
+    inverse1, inverse2 = 1 / jnp.sqrt(1 + q1), 1 / jnp.sqrt(1 + q2)
+    root = jnp.sqrt(1 + q1 + q2 + q1 * q2 * pairs.residual)
+    sine, cosine = c * inverse1 * inverse2, root * inverse1 * inverse2
+    acute = angle(magnitude(sine), cosine)
+    cross = jnp.where(sine >= 0, acute, -acute)
+    return _Arcsines(q1 / (1 + q1), q2 / (1 + q2), _own_arcsine(q1), _own_arcsine(q2), root, sine, cosine, cross)
+
+
+def _arcsine_gap(pairs: PairCovariance, arcsines: _Arcsines, factor: ArrayLike) -> Array:
+    r"""Mean of the own arcsines A and B less the mixed one C, relatively accurate where that is small.
+
+    .. math:: \tan\left(\tfrac{A + B}{2} - C\right) = \frac{2 X}{\sin(A + B) + \sin 2C}, \qquad
+              h X = \tfrac14 (\sqrt{1 + 2p} - \sqrt{1 + 2q})^2 + p q (1 - \rho^2)
+
+    Both follow from :math:`\cos 2C = \cos(A + B) + 2 X`.
+    """
+    q1, q2 = factor * pairs.variance1, factor * pairs.variance2
+    root1, root2 = jnp.sqrt(1 + 2 * q1), jnp.sqrt(1 + 2 * q2)
+    inverse1, inverse2 = 1 / (1 + q1), 1 / (1 + q2)
+    x = ((root1 - root2) ** 2 / 4 + q1 * q2 * pairs.residual) * inverse1 * inverse2
+    both = arcsines.sine1 * (root2 * inverse2) + arcsines.sine2 * (root1 * inverse1)
+    tangent = safe_ratio(x, both / 2 + arcsines.sine * arcsines.cosine)
+    square = tangent**2
+    small = tangent * (1 - square / 3 + square**2 / 5)
+    limit = 4 * threshold(tangent)
+    plain = (arcsines.own1 + arcsines.own2) / 2 - arcsines.cross
+    return jnp.where((arcsines.sine >= 0) & (tangent < limit), small, plain)
 
 
 def _is_zero(setting: ArrayLike) -> bool:
