@@ -205,7 +205,7 @@ def _by_blocks(
         def copied(whole: Array) -> Array:
             piece = jax.lax.dynamic_slice(whole, corner(whole, place), (size, size, *whole.shape[2:]))
             k = (whole.ndim - 2) // 2
-            return put(whole, piece.transpose(1, 0, *range(2 + k, 2 + 2 * k), *range(2, 2 + k)), place[::-1])
+            return put(whole, piece.transpose(1, 0, *range(2 + k, 2 + 2 * k), *range(2, 2 + k)), (place[1], place[0]))
 
         return jax.tree.map(copied, kernel), None
 

@@ -174,7 +174,7 @@ def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayL
 def affine_moments(pairs: PairCovariance, weight: Array | float, bias: Array) -> PairCovariance:
     """`affine_covariance` with the squares of the scales."""
     variance1, variance2 = weight * pairs.variance1 + bias, weight * pairs.variance2 + bias
-    inverse1, inverse2 = safe_ratio(jnp.ones_like(variance1), variance1), safe_ratio(weight, variance2)
+    inverse1, inverse2 = safe_ratio(jnp.ones_like(variance1), variance1), safe_ratio(jnp.asarray(weight), variance2)
     from_weights = (weight * pairs.variance1 * inverse1) * (pairs.variance2 * inverse2)
     # Quotients are each at most 1, so that no product of variances overflows.
     root1, root2 = safe_sqrt(pairs.variance1), safe_sqrt(pairs.variance2)

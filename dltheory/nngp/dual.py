@@ -95,6 +95,10 @@ def smooth_dual(
         else:
             accurate = jnp.maximum(distance(pairs) - (safe_sqrt(first) - safe_sqrt(second)) ** 2 / 2, 0.0)
         loss = jnp.where(near, accurate, plain)
+        # Rounding of nearly equal pairs would grow from layer to layer where it is not that of the variances.
+        consistent = size - loss
+        consistent = jnp.where(value >= 0, consistent, -consistent) if parity else consistent
+        value = value + jax.lax.stop_gradient(jnp.where(near, consistent - value, 0.0))
         if not parity:  # the image of opposite pairs is an ordinary one
             loss = jnp.where(value >= 0, loss, size + value)
         inverse = inverse_sqrt(first) * inverse_sqrt(second)

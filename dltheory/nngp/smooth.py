@@ -454,10 +454,10 @@ def _own_arcsine(q: Array) -> Array:
 
 
 def _arcsines(pairs: PairCovariance, factor: ArrayLike) -> _Arcsines:
-    q1, q2, c = factor * pairs.variance1, factor * pairs.variance2, factor * pairs.covariance
-    inverse1, inverse2 = 1 / jnp.sqrt(1 + q1), 1 / jnp.sqrt(1 + q2)
+    q1, q2, c = (jnp.multiply(factor, x) for x in pairs[:3])
+    inverse = 1 / (jnp.sqrt(1 + q1) * jnp.sqrt(1 + q2))
     root = jnp.sqrt(1 + q1 + q2 + q1 * q2 * pairs.residual)
-    sine, cosine = c * inverse1 * inverse2, root * inverse1 * inverse2
+    sine, cosine = c * inverse, root * inverse
     acute = angle(magnitude(sine), cosine)
     cross = jnp.where(sine >= 0, acute, -acute)
     return _Arcsines(q1 / (1 + q1), q2 / (1 + q2), _own_arcsine(q1), _own_arcsine(q2), root, sine, cosine, cross)
@@ -471,7 +471,7 @@ def _arcsine_gap(pairs: PairCovariance, arcsines: _Arcsines, factor: ArrayLike) 
 
     Both follow from :math:`\cos 2C = \cos(A + B) + 2 X`.
     """
-    q1, q2 = factor * pairs.variance1, factor * pairs.variance2
+    q1, q2 = (jnp.multiply(factor, x) for x in pairs[:2])
     root1, root2 = jnp.sqrt(1 + 2 * q1), jnp.sqrt(1 + 2 * q2)
     inverse1, inverse2 = 1 / (1 + q1), 1 / (1 + q2)
     x = ((root1 - root2) ** 2 / 4 + q1 * q2 * pairs.residual) * inverse1 * inverse2

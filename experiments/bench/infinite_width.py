@@ -227,11 +227,13 @@ def _case(
     )
 
 
-def _dense_case(name: str, title: str, activation: Callable[..., Any], peer: str, depth: int, n: int) -> Case:
+def _dense_case(
+    name: str, title: str, activation: Callable[..., Any], peer: str, depth: int, n: int, target: float = 2
+) -> Case:
     module, layers = Dense(activation, depth), _dense_layers(peer, depth)
     reference = functools.partial(_analytic, name.partition("_")[2].rstrip("_0123456789"), depth)
     return _case(
-        name, f"fully connected, {depth} hidden layers, {title}", module, layers, (n, 784), reference, target=1
+        name, f"fully connected, {depth} hidden layers, {title}", module, layers, (n, 784), reference, target=target
     )
 
 
@@ -239,7 +241,7 @@ def _convolutional_case(name: str, head: str, flatten: bool, shape: tuple[int, .
     title = f"8 convolutions, {shape[1]} × {shape[2]} × {shape[3]}, {head}"
     reference = functools.partial(_convolutional, 8, flatten)
     layers = _convolutional_layers(8, flatten)
-    return _case(f"cnn_{name}", title, Convolutional(8, flatten), layers, shape, reference, target=1)
+    return _case(f"cnn_{name}", title, Convolutional(8, flatten), layers, shape, reference, target=2 if flatten else 15)
 
 
 _exact_gelu = functools.partial(nn.gelu, approximate=False)
@@ -248,7 +250,7 @@ CASES = (
     _dense_case("fc_relu", "ReLU", nn.relu, "Relu", 3, 2048),
     _dense_case("fc_erf", "erf", jax.lax.erf, "Erf", 3, 2048),
     _dense_case("fc_gelu", "GELU", _exact_gelu, "Gelu", 3, 2048),
-    _dense_case("fc_relu_20", "ReLU", nn.relu, "Relu", 20, 1024),
+    _dense_case("fc_relu_20", "ReLU", nn.relu, "Relu", 20, 1024, target=15),
     _case(
         "residual",
         "fully connected, 8 residual blocks, ReLU",
@@ -256,7 +258,7 @@ CASES = (
         _residual_layers(8),
         (1024, 784),
         functools.partial(_residual, 8),
-        target=1,
+        target=2,
     ),
     _convolutional_case("flat", "flattened", True, (48, 16, 16, 3)),
     _convolutional_case("pooled", "global pooling", False, (12, 8, 8, 3)),
