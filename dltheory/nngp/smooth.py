@@ -51,8 +51,8 @@ def erf_kernel(k11: Array, k12: Array, k22: Array) -> Array:
 
     >>> import jax.numpy as jnp
     >>> from dltheory import nngp
-    >>> nngp.erf_kernel(*jnp.array([0.5, 0.5, 0.5]))
-    Array(0.33333334, dtype=float32)
+    >>> nngp.erf_kernel(*jnp.array([0.5, 0.5, 0.5])).round(6)
+    Array(0.333333, dtype=float32)
     """
     require_broadcast(k11=k11, k12=k12, k22=k22)
     return erf_dual().kernel(pair_covariance(k11, k22, k12)).covariance
@@ -366,7 +366,7 @@ def gaussian_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = -1.0) -> Dual:
     >>> from dltheory import nngp
     >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0]))
     >>> nngp.gaussian_dual(rate=-2.0).kernel(pairs).variance1
-    Array(0.33333334, dtype=float32)
+    Array(0.333333, dtype=float32)
     """
 
     def determinant(pairs: PairCovariance) -> Array:
