@@ -366,7 +366,7 @@ def gaussian_dual(amplitude: ArrayLike = 1.0, rate: ArrayLike = -1.0) -> Dual:
     >>> from dltheory import nngp
     >>> pairs = nngp.pair_covariance(*jnp.array([1.0, 1.0, 1.0]))
     >>> nngp.gaussian_dual(rate=-2.0).kernel(pairs).variance1
-    Array(0.333333, dtype=float32)
+    Array(0.33333334, dtype=float32)
     """
 
     def determinant(pairs: PairCovariance) -> Array:
