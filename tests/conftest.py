@@ -1,6 +1,13 @@
-"""Settings that every test shares."""
+"""Settings that every test shares.
 
+What the tests cost is tracing and compiling. Parallel workers therefore emit loops by XLA's older emitters, which takes
+half as long; a single process (`-n 0`), the claims and the benchmarks run what a user's program would.
+"""
+
+import gc
 import os
+import subprocess
+import sys
 
 # XLA warns at length whenever it loads a cached program; it must be told before JAX is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,8 +18,12 @@ import pytest
 from dltheory import platform
 from experiments import compilation_cache
 
+QUICK_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+
 compilation_cache.enable()  # shared between workers, runs and the command line
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_traceback_in_locations_limit", 0)  # frames recorded with every operation, a tenth of all tracing
+gc.set_threshold(100_000, 20, 50)  # traced programs are many small objects that live long: a tenth of all time otherwise
 
 
 def pytest_sessionstart(session):
@@ -21,6 +32,13 @@ def pytest_sessionstart(session):
         platform.require_sound()
     except platform.PlatformError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.INTERNAL_ERROR)
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None):
+        return
+    # The workers inherit this; it is tried out first, as XLA ends a process over a flag that it does not know.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_EMITTERS}".strip()
+    trial = [sys.executable, "-c", "import jax; jax.jit(lambda: 0)()"]
+    if subprocess.run(trial, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False).returncode == 0:
+        os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture
