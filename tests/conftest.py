@@ -22,8 +22,8 @@ QUICK_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 compilation_cache.enable()  # shared between workers, runs and the command line
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_traceback_in_locations_limit", 0)  # frames recorded with every operation, a tenth of all tracing
-gc.set_threshold(100_000, 20, 50)  # traced programs are many small objects that live long: a tenth of all time otherwise
+jax.config.update("jax_traceback_in_locations_limit", 0)  # frames recorded with every operation take a tenth of it
+gc.set_threshold(100_000, 20, 50)  # traced programs are many small objects that live long
 
 
 def pytest_sessionstart(session):

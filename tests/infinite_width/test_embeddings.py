@@ -82,6 +82,7 @@ def test_a_lookup_is_a_product_with_one_hot_vectors():
     np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_variance_is_what_flax_draws():
     """That is 1 / features, for abstract and concrete parameters."""
     module, x = LookedUp(), jnp.asarray(X)

@@ -85,6 +85,7 @@ def test_moments_in_single_precision_and_at_variance_zero():
             assert got[i, j] == pytest.approx(exact, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_functions_with_parameters(x64):
     def fn(u, m, r):
         return _relu((_relu(u) - m) * r)
@@ -373,6 +374,7 @@ def test_functions_are_recognised_while_tracing():
     assert names == ["relu"]
 
 
+@pytest.mark.slow
 def test_functions_of_two_gaussians(x64):
     """relu(relu(u) + w) against quadrature over u, v and w, where x is integrated exactly."""
     function = elementwise(lambda u, w: _relu(_relu(u) + w), 1)

@@ -52,7 +52,7 @@ def explicit(module, x1, x2, num_samples, variance):
 
 
 @pytest.mark.parametrize(
-    "batch_size", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(100, marks=pytest.mark.slow)]
+    "batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (1, 4, 100)]
 )
 @pytest.mark.parametrize(
     ("module", "param_variance", "weights"),
