@@ -51,9 +51,7 @@ def explicit(module, x1, x2, num_samples, variance):
     return [*means, *errors]
 
 
-@pytest.mark.parametrize(
-    "batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (1, 4, 100)]
-)
+@pytest.mark.parametrize("batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (1, 4, 100)])
 @pytest.mark.parametrize(
     ("module", "param_variance", "weights"),
     [
