@@ -82,6 +82,7 @@ def test_number_of_items_on_the_sheet():
         "ntk": 21,
         "nngp": 6,
         "infinite_width": 2,
+        "samplers": 10,
     }
     assert tuple(counts) == CHAPTERS
 
