@@ -1,7 +1,8 @@
 """The theorems of a deep-learning course as JAX functions.
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
-``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``.
+``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``,
+``dltheory.samplers``.
 Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them
 ``dltheory.interop``.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "optimization",
     "perceptron",
     "platform",
+    "samplers",
     "training",
     "typing",
 ]

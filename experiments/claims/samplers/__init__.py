@@ -1,15 +1,6 @@
 """Claims of the chapter on sampling from the posterior."""
 
-from experiments.claims.samplers import (
-    densities,
-    hamiltonian,
-    langevin,
-    metropolis,
-    modes,
-    networks,
-    scaling,
-    stochastic,
-)
+from experiments.claims.samplers import densities, hamiltonian, langevin, metropolis, modes, stochastic
 
 __all__ = ["CLAIMS"]
 
@@ -20,6 +11,4 @@ CLAIMS = (
     *hamiltonian.CLAIMS,
     *stochastic.CLAIMS,
     *langevin.CLAIMS,
-    *networks.CLAIMS,
-    *scaling.CLAIMS,
 )

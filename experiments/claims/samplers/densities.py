@@ -74,10 +74,11 @@ def _conjugate(problem):
 
 def _conjugate_posterior(problem):
     n = len(problem.x)
-    covariance = _NOISE**2 * np.eye(n) + _PRIOR_SD**2
+    shift, covariance = problem.x - _PRIOR_MEAN, _NOISE**2 * np.eye(n) + _PRIOR_SD**2
     return {
         "posterior": stats.norm.pdf(problem.grid[_near(problem)], *_conjugate(problem)),
-        "evidence": stats.multivariate_normal.pdf(problem.x, np.full(n, _PRIOR_MEAN), covariance),
+        "evidence": np.exp(-shift @ np.linalg.solve(covariance, shift) / 2)
+        / np.sqrt(np.linalg.det(2 * np.pi * covariance)),
     }
 
 

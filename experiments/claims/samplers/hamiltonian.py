@@ -301,8 +301,8 @@ CLAIMS = (
     Claim(
         "samplers.hmc",
         part="resonance",
-        says="After a path of length T a coordinate of frequency omega has correlation cos(omega T) with its start, one "
-        "at every whole period; random paths average this, and no frequency is stuck.",
+        says="After a path of length T a coordinate of frequency omega has correlation cos(omega T) with its start, "
+        "one at every whole period; random paths average this, and no frequency is stuck.",
         measure=_correlations(fixed=_FIXED, random=_RANDOM),
         predict=_cosines(0.5),
         judge=Mean(floor=0.15),

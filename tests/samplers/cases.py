@@ -1,0 +1,221 @@
+"""Rows of the chapter Sampling from the posterior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dltheory import samplers
+from tests.cases import Case
+
+_RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+X = np.array([0.7, -0.4])
+MOMENTUM = np.array([0.3, 1.1])
+DIAGONAL = np.array([0.5, 2.0])
+DRAWS = _RNG.normal(size=(3, 14))
+DATA = _RNG.normal(size=(5, 2))
+STEP = np.array(0.2)
+INTEGERS = np.array([1, 2])
+VECTOR = np.zeros(14)
+
+
+def _log_density(x):
+    return -jnp.sum(jnp.cosh(x)) - 0.5 * jnp.sum(x) ** 2
+
+
+def _log_likelihood(x, example):
+    return -0.5 * jnp.sum((example - jnp.sin(x)) ** 2)
+
+
+def _steps(make):
+    """(key, position, settings...) -> state and info after two steps of the sampler that the settings make."""
+
+    def run(key, position, *settings):
+        algorithm = make(*settings)
+        state = algorithm.init(position)
+        first, second = jax.random.split(key)
+        state, _ = algorithm.step(first, state)
+        return algorithm.step(second, state)
+
+    return run
+
+
+def _estimate(make):
+    """(key, position, data) -> gradient estimated by the estimator that the data make."""
+
+    def run(key, position, data):
+        estimator = make(_log_density, _log_likelihood, data, 2)
+        return estimator.estimate(key, position, estimator.init(position / 2))
+
+    return run
+
+
+def _exact(position):
+    estimator = samplers.exact_score(_log_density)
+    return estimator.estimate(KEY, position, estimator.init(position))
+
+
+def _asymmetric(x):
+    return samplers.metropolis_hastings(
+        _log_density,
+        lambda key, x: x * jnp.exp(jax.random.normal(key, x.shape, x.dtype)),
+        lambda to, at: -jnp.sum(jnp.log(jnp.abs(to))) - jnp.sum(jnp.log(to / at) ** 2) / 2,
+    )
+
+
+def _independent(x):
+    return samplers.independence_sampler(
+        _log_density, lambda key: jax.random.normal(key, x.shape, x.dtype), lambda x: -jnp.sum(x**2) / 2
+    )
+
+
+def _of_draws(name, *settings, **more):
+    args = (DRAWS, *settings)
+    return Case(f"dltheory.samplers.{name}", args, wrong={"draws": (VECTOR, *settings)}, **more)
+
+
+def _transitions(log_density, proposal):
+    return samplers.transition_matrix(log_density, jax.nn.softmax(proposal, axis=1))
+
+
+CASES = (
+    _of_draws("rhat", grad=()),
+    _of_draws("ess_bulk", grad=()),
+    _of_draws("ess_mean", grad=()),
+    Case(
+        "dltheory.samplers.ess_tail",
+        (DRAWS, np.array(0.1)),
+        wrong={"draws": (VECTOR, 0.1), "probability": (DRAWS, np.ones(2))},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.ess_quantile",
+        (DRAWS, np.array(0.3)),
+        wrong={"draws": (VECTOR, 0.3), "probability": (DRAWS, np.ones(2))},
+        grad=(),
+    ),
+    _of_draws("mcse_mean", grad=()),
+    _of_draws("mcse_sd", grad=()),
+    Case(
+        "dltheory.samplers.mcse_quantile",
+        (DRAWS, np.array(0.3)),
+        wrong={"draws": (VECTOR, 0.3), "probability": (DRAWS, np.ones(2))},
+        grad=(),
+    ),
+    _of_draws("autocorrelation"),
+    Case("dltheory.samplers.ebfmi", (DRAWS,), wrong={"draws": (VECTOR,)}),
+    Case(
+        "dltheory.samplers.kinetic_energy",
+        (MOMENTUM, DIAGONAL),
+        call=lambda y, m: samplers.kinetic_energy(y, inverse_mass_matrix=m),
+        wrong={"inverse_mass_matrix": (MOMENTUM, np.ones(3))},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.hamiltonian",
+        (X, MOMENTUM, DIAGONAL),
+        call=lambda x, y, m: samplers.hamiltonian(_log_density, x, y, inverse_mass_matrix=m),
+        wrong={"momentum": (X, np.ones(3), DIAGONAL), "position": (INTEGERS, MOMENTUM, DIAGONAL)},
+        grad=(0, 1, 2),
+    ),
+    Case(
+        "dltheory.samplers.leapfrog",
+        (X, MOMENTUM, STEP, DIAGONAL),
+        call=lambda x, y, step, m: samplers.leapfrog(_log_density, x, y, step, 2, inverse_mass_matrix=m),
+        wrong={"momentum": (X, np.ones(3), STEP, DIAGONAL), "step_size": (X, MOMENTUM, DIAGONAL, DIAGONAL)},
+        grad=(0, 1, 2, 3),
+    ),
+    Case(
+        "dltheory.samplers.sample_momentum",
+        (KEY, X, DIAGONAL),
+        call=lambda key, x, m: samplers.sample_momentum(key, x, inverse_mass_matrix=m),
+        wrong={"inverse_mass_matrix": (KEY, X, np.ones(3)), "like": (KEY, INTEGERS, DIAGONAL)},
+        grad=(2,),
+    ),
+    Case(
+        "dltheory.samplers.hmc",
+        (KEY, X, STEP, DIAGONAL),
+        call=_steps(lambda step, m: samplers.hmc(_log_density, step, 3, inverse_mass_matrix=m)),
+        wrong={"inverse_mass_matrix": (KEY, X, STEP, np.ones(3)), "position": (KEY, INTEGERS, STEP, DIAGONAL)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.ula",
+        (KEY, X, STEP),
+        call=_steps(lambda step: samplers.ula(_log_density, step)),
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.mala",
+        (KEY, X, STEP),
+        call=_steps(lambda step: samplers.mala(_log_density, step)),
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.underdamped_langevin",
+        (KEY, X, STEP, DIAGONAL),
+        call=_steps(lambda step, m: samplers.underdamped_langevin(_log_density, step, 0.7, inverse_mass_matrix=m)),
+        wrong={"step_size": (KEY, X, DIAGONAL, DIAGONAL), "inverse_mass_matrix": (KEY, X, STEP, np.eye(2))},
+        grad=(1, 2, 3),
+    ),
+    Case(
+        "dltheory.samplers.acceptance_probability",
+        (np.array(0.3), np.array(-0.4), np.array(0.1), np.array(-0.2)),
+        grad=(0, 1, 2, 3),
+    ),
+    Case(
+        "dltheory.samplers.metropolis_hastings",
+        (KEY, X),
+        call=lambda key, x: _steps(lambda: _asymmetric(x))(key, x),
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.random_walk_metropolis",
+        (KEY, X, STEP),
+        call=_steps(lambda scale: samplers.random_walk_metropolis(_log_density, scale)),
+        wrong={"scale": (KEY, X, np.ones(3)), "position": (KEY, INTEGERS, STEP)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.independence_sampler",
+        (KEY, X),
+        call=lambda key, x: _steps(lambda: _independent(x))(key, x),
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.transition_matrix",
+        (np.array([0.1, -0.5, 0.4]), _RNG.normal(size=(3, 3))),
+        call=_transitions,
+        wrong={"proposal": (np.zeros(3), np.zeros((2, 2)))},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.potential",
+        (X,),
+        call=lambda x: samplers.potential(lambda t: _log_likelihood(t, DATA[0].astype(t.dtype)), _log_density)(x),
+    ),
+    Case("dltheory.samplers.exact_score", (X,), call=_exact),
+    Case(
+        "dltheory.samplers.minibatch_score",
+        (KEY, X, DATA),
+        call=_estimate(samplers.minibatch_score),
+        wrong={"data": (KEY, X, np.array(1.0))},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.control_variate_score",
+        (KEY, X, DATA),
+        call=_estimate(samplers.control_variate_score),
+        wrong={"data": (KEY, X, np.array(1.0))},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.minibatch_score_variance",
+        (X, DATA),
+        call=lambda x, data: samplers.minibatch_score_variance(_log_likelihood, x, data, 2, replace=False),
+        wrong={"data": (X, np.array(1.0))},
+        grad=(0, 1),
+    ),
+)
