@@ -1,7 +1,8 @@
 """Settings that every test shares.
 
 What the tests cost is tracing and compiling. Parallel workers therefore emit loops by XLA's older emitters, which takes
-half as long; a single process (`-n 0`), the claims and the benchmarks run what a user's program would.
+half as long, and but for the slow tests do not optimize machine code, which takes a quarter less again. A single process
+(`-n 0`), the claims and the benchmarks run what a user's program would, and so does what asks for `optimized`.
 """
 
 import gc
@@ -32,13 +33,29 @@ def pytest_sessionstart(session):
         platform.require_sound()
     except platform.PlatformError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.INTERNAL_ERROR)
-    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None):
+    if hasattr(session.config, "workerinput"):
+        _optimize(session.config.option.markexpr != "not slow")
+        return
+    if not session.config.getoption("numprocesses", None):
         return
     # The workers inherit this; it is tried out first, as XLA ends a process over a flag that it does not know.
     flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_EMITTERS}".strip()
     trial = [sys.executable, "-c", "import jax; jax.jit(lambda: 0)()"]
     if subprocess.run(trial, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=False).returncode == 0:
         os.environ["XLA_FLAGS"] = flags
+
+
+def _optimize(wanted):
+    jax.config.update("jax_disable_most_optimizations", not wanted)
+
+
+@pytest.fixture
+def optimized():
+    """Runs one test on optimized machine code, for what is said of the rounding of a user's program."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    _optimize(True)
+    yield
+    _optimize(not before)
 
 
 @pytest.fixture

@@ -39,9 +39,7 @@ def _static_case(name, make, label="", **fields):
         pairs = nngp.pair_covariance(variance1, variance2, covariance)
         return dual.kernel(pairs), dual.derivative(pairs)
 
-    return Case(
-        f"dltheory.nngp.{name}", call=both, args=(Q1, Q2, COVARIANCE), grad=(0, 1, 2), label=label, **fields
-    )
+    return Case(f"dltheory.nngp.{name}", call=both, args=(Q1, Q2, COVARIANCE), grad=(0, 1, 2), label=label, **fields)
 
 
 def _square():

@@ -11,6 +11,7 @@ from scipy import special
 from dltheory import nngp
 from tests.nngp.oracles import mean_product, mean_square
 
+pytestmark = pytest.mark.usefixtures("optimized")  # rounding is that of a user's program
 ARCCOS = pytest.mark.statement("nngp.arccos_recursion")
 RECURSION = pytest.mark.statement("nngp.kernel_recursion")
 

@@ -9,6 +9,7 @@ from dltheory import nngp
 from dltheory.ntk import analytic_ntk
 from tests.nngp.oracles import mean_product, mean_square
 
+pytestmark = pytest.mark.usefixtures("optimized")  # rounding is that of a user's program
 RECURSION = pytest.mark.statement("nngp.kernel_recursion")
 _RNG = np.random.default_rng(0)
 X = _RNG.normal(size=(5, 3))
