@@ -1,7 +1,7 @@
 """Settings that every test shares.
 
 What the tests cost is tracing and compiling. Parallel workers therefore emit loops by XLA's older emitters, which takes
-half as long, and but for the slow tests do not optimize machine code, which takes a quarter less again. A single process
+half as long, and but for the slow tests do not optimize machine code, which saves a quarter again. A single process
 (`-n 0`), the claims and the benchmarks run what a user's program would, and so does what asks for `optimized`.
 """
 
