@@ -12,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from dltheory.samplers._loop import advance, chain_axis, sharded
-from dltheory.samplers._moments import Sum, Welford, add, centred, start, update
 from dltheory.samplers._outcomes import counts, sizes, started, warn_of
+from dltheory.samplers._welford import Sum, Welford, add, centred, start, update
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.typing import Array, PRNGKey, PyTree
 
