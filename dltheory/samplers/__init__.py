@@ -1,5 +1,6 @@
 """Sampling from the posterior: Metropolis, Hamiltonian and Langevin chains, and how far to trust their draws."""
 
+from dltheory.samplers.chains import Chains, run
 from dltheory.samplers.diagnostics import (
     autocorrelation,
     ebfmi,
@@ -41,9 +42,12 @@ from dltheory.samplers.metropolis import (
 )
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
+from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
+    "ChainStatistics",
+    "Chains",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -81,6 +85,8 @@ __all__ = [
     "potential",
     "random_walk_metropolis",
     "rhat",
+    "run",
+    "run_statistics",
     "sample_momentum",
     "transition_matrix",
     "ula",
