@@ -41,6 +41,16 @@ from dltheory.samplers.metropolis import (
 )
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
+from dltheory.samplers.stochastic_gradient import (
+    PsgldState,
+    SghmcInfo,
+    SghmcState,
+    SgldInfo,
+    SgldState,
+    psgld,
+    sghmc,
+    sgld,
+)
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
@@ -52,7 +62,12 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "PsgldState",
     "SamplingAlgorithm",
+    "SghmcInfo",
+    "SghmcState",
+    "SgldInfo",
+    "SgldState",
     "UlaInfo",
     "UlaState",
     "UnderdampedInfo",
@@ -79,9 +94,12 @@ __all__ = [
     "minibatch_score",
     "minibatch_score_variance",
     "potential",
+    "psgld",
     "random_walk_metropolis",
     "rhat",
     "sample_momentum",
+    "sghmc",
+    "sgld",
     "transition_matrix",
     "ula",
     "underdamped_langevin",

@@ -50,6 +50,20 @@ def _estimate(make):
     return run
 
 
+def _batches(x):
+    data = jnp.asarray(DATA, x.dtype)
+    return samplers.minibatch_score(_log_density, _log_likelihood, data, 2)
+
+
+def _psgld(key, position, step):
+    return _steps(lambda: samplers.psgld(_batches(position), step, b2=0.5, eps=0.1))(key, position)
+
+
+def _sghmc(key, position, step, friction, inverse_mass, noise):
+    settings = {"inverse_mass_matrix": inverse_mass, "noise_estimate": noise}
+    return _steps(lambda: samplers.sghmc(_batches(position), step, friction, **settings))(key, position)
+
+
 def _exact(position):
     estimator = samplers.exact_score(_log_density)
     return estimator.estimate(KEY, position, estimator.init(position))
@@ -217,5 +231,32 @@ CASES = (
         call=lambda x, data: samplers.minibatch_score_variance(_log_likelihood, x, data, 2, replace=False),
         wrong={"data": (X, np.array(1.0))},
         grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.sgld",
+        (KEY, X, STEP),
+        call=lambda key, x, step: _steps(lambda: samplers.sgld(_batches(x), step))(key, x),
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.psgld",
+        (KEY, X, STEP),
+        call=_psgld,
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.sghmc",
+        (KEY, X, STEP, np.array(0.7), DIAGONAL, np.array([0.1, 0.2])),
+        call=_sghmc,
+        wrong={
+            "step_size": (KEY, X, DIAGONAL, 0.7, DIAGONAL, 0.0),
+            "friction": (KEY, X, STEP, np.ones(3), DIAGONAL, 0.0),
+            "inverse_mass_matrix": (KEY, X, STEP, 0.7, np.eye(2), 0.0),
+            "noise_estimate": (KEY, X, STEP, 0.7, DIAGONAL, np.ones(3)),
+            "position": (KEY, INTEGERS, STEP, 0.7, DIAGONAL, 0.0),
+        },
+        grad=(1, 2, 3, 4, 5),
     ),
 )
