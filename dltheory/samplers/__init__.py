@@ -12,6 +12,7 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -51,9 +52,13 @@ from dltheory.samplers.stochastic_gradient import (
     sghmc,
     sgld,
 )
+from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
+    "BlockKernel",
+    "GibbsInfo",
+    "GibbsState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -68,12 +73,15 @@ __all__ = [
     "SghmcState",
     "SgldInfo",
     "SgldState",
+    "TemperingInfo",
+    "TemperingState",
     "UlaInfo",
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
     "acceptance_probability",
     "autocorrelation",
+    "block_kernel",
     "control_variate_score",
     "ebfmi",
     "ess_bulk",
@@ -81,6 +89,7 @@ __all__ = [
     "ess_quantile",
     "ess_tail",
     "exact_score",
+    "gibbs",
     "hamiltonian",
     "hmc",
     "independence_sampler",
@@ -93,6 +102,7 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
+    "parallel_tempering",
     "potential",
     "psgld",
     "random_walk_metropolis",

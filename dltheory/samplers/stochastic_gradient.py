@@ -164,8 +164,9 @@ def psgld(
     r"""Stochastic-gradient Langevin dynamics with RMSprop's preconditioner.
 
     .. math::
-        v_{t+1} = b_2 v_t + (1 - b_2)\, \hat g(x_t)^2, \quad G = \operatorname{diag} \frac{1}{\epsilon + \sqrt{v_{t+1}}},
-        \qquad x_{t+1} = x_t + \eta_t G \hat g(x_t) + \sqrt{2 \eta_t G}\, \xi_t
+        v_{t+1} = b_2 v_t + (1 - b_2)\, \hat g(x_t)^2, \qquad
+        G = \operatorname{diag} \frac{1}{\epsilon + \sqrt{v_{t+1}}}, \qquad
+        x_{t+1} = x_t + \eta_t G \hat g(x_t) + \sqrt{2 \eta_t G}\, \xi_t
 
     The equation that leaves p invariant is, for a matrix G(x),
 

@@ -246,7 +246,7 @@ def test_bad_input_is_refused_by_name(name):
 
 def test_divergence_is_said():
     hot = samplers.sgld(samplers.exact_score(lambda x: -(x**4)), optax.constant_schedule(10.0))
-    state, info = jax.lax.scan(lambda s, key: hot.step(key, s), hot.init(jnp.array(3.0)), jax.random.split(KEY, 9))
+    _, info = jax.lax.scan(lambda s, key: hot.step(key, s), hot.init(jnp.array(3.0)), jax.random.split(KEY, 9))
     assert bool(info.is_divergent[-1])
     assert not bool(info.is_divergent[0])
     algorithm = samplers.sghmc(BATCHES, 0.1, jnp.array(1.0), noise_estimate=jnp.array([0.5, 1.5]))
