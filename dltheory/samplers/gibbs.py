@@ -71,7 +71,7 @@ def block_kernel(
     Returns:
         The update of the block, for `gibbs`; its info is the sampler's.
 
-    A helper.  Source: Tierney 1994.
+    Statement: samplers.metropolis_hastings.  Source: Tierney 1994.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers
