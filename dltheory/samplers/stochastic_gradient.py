@@ -260,8 +260,8 @@ def sghmc(
 
     The integrator "aboba" takes half a drift, half a kick, the exact Ornstein-Uhlenbeck step of the friction and noise,
     half a kick with the same estimate, and half a drift: beside what the gradient's noise adds it errs by O(dt^2), and
-    not at all in the positions of a normal target. "euler" is Chen, Fox and Guestrin's, y + dt (g - B M^{-1} y) + N(0, 2 (B - B') dt), then a drift with the new
-    momentum; it errs by O(dt), and needs dt B M^{-1} below 2.
+    not at all in the positions of a normal target. "euler" is Chen, Fox and Guestrin's: y + dt (g - B M^{-1} y) +
+    N(0, 2 (B - B') dt), then a drift with the new momentum; it errs by O(dt), and needs dt B M^{-1} below 2.
 
     Args:
         estimator: unbiased estimate of the gradient of log p.
