@@ -13,6 +13,7 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -48,6 +49,23 @@ from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, und
 __all__ = [
     "ChainStatistics",
     "Chains",
+from dltheory.samplers.stochastic_gradient import (
+    PsgldState,
+    SghmcInfo,
+    SghmcState,
+    SgldInfo,
+    SgldState,
+    psgld,
+    sghmc,
+    sgld,
+)
+from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
+from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+
+__all__ = [
+    "BlockKernel",
+    "GibbsInfo",
+    "GibbsState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -56,13 +74,21 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "PsgldState",
     "SamplingAlgorithm",
+    "SghmcInfo",
+    "SghmcState",
+    "SgldInfo",
+    "SgldState",
+    "TemperingInfo",
+    "TemperingState",
     "UlaInfo",
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
     "acceptance_probability",
     "autocorrelation",
+    "block_kernel",
     "control_variate_score",
     "ebfmi",
     "ess_bulk",
@@ -70,6 +96,7 @@ __all__ = [
     "ess_quantile",
     "ess_tail",
     "exact_score",
+    "gibbs",
     "hamiltonian",
     "hmc",
     "independence_sampler",
@@ -82,12 +109,16 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
+    "parallel_tempering",
     "potential",
+    "psgld",
     "random_walk_metropolis",
     "rhat",
     "run",
     "run_statistics",
     "sample_momentum",
+    "sghmc",
+    "sgld",
     "transition_matrix",
     "ula",
     "underdamped_langevin",
