@@ -12,6 +12,7 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
+from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -39,11 +40,15 @@ from dltheory.samplers.metropolis import (
     random_walk_metropolis,
     transition_matrix,
 )
+from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
+    "DualAveraging",
+    "DualAveragingState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -52,14 +57,17 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "NutsInfo",
     "SamplingAlgorithm",
     "UlaInfo",
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
+    "Warmup",
     "acceptance_probability",
     "autocorrelation",
     "control_variate_score",
+    "dual_averaging",
     "ebfmi",
     "ess_bulk",
     "ess_mean",
@@ -78,6 +86,7 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
+    "nuts",
     "potential",
     "random_walk_metropolis",
     "rhat",
@@ -85,4 +94,5 @@ __all__ = [
     "transition_matrix",
     "ula",
     "underdamped_langevin",
+    "warmup",
 ]
