@@ -14,6 +14,7 @@ from dltheory.samplers.diagnostics import (
     rhat,
 )
 from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
+from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -41,10 +42,12 @@ from dltheory.samplers.metropolis import (
     random_walk_metropolis,
     transition_matrix,
 )
+from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
     "ChainStatistics",
@@ -66,6 +69,8 @@ __all__ = [
     "BlockKernel",
     "GibbsInfo",
     "GibbsState",
+    "DualAveraging",
+    "DualAveragingState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -75,6 +80,7 @@ __all__ = [
     "MetropolisInfo",
     "MetropolisState",
     "PsgldState",
+    "NutsInfo",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -86,10 +92,12 @@ __all__ = [
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
+    "Warmup",
     "acceptance_probability",
     "autocorrelation",
     "block_kernel",
     "control_variate_score",
+    "dual_averaging",
     "ebfmi",
     "ess_bulk",
     "ess_mean",
@@ -110,6 +118,7 @@ __all__ = [
     "minibatch_score",
     "minibatch_score_variance",
     "parallel_tempering",
+    "nuts",
     "potential",
     "psgld",
     "random_walk_metropolis",
@@ -122,4 +131,5 @@ __all__ = [
     "transition_matrix",
     "ula",
     "underdamped_langevin",
+    "warmup",
 ]
