@@ -1,5 +1,19 @@
 """Sampling from the posterior: Metropolis, Hamiltonian and Langevin chains, and how far to trust their draws."""
 
+from dltheory.samplers.bayesian import (
+    categorical_log_likelihood,
+    example_log_likelihood,
+    gaussian_log_likelihood,
+    gaussian_log_prior,
+    log_posterior,
+)
+from dltheory.samplers.calibration import (
+    ReliabilityCurve,
+    brier_score,
+    expected_calibration_error,
+    interval_coverage,
+    reliability_curve,
+)
 from dltheory.samplers.diagnostics import (
     autocorrelation,
     ebfmi,
@@ -40,6 +54,14 @@ from dltheory.samplers.metropolis import (
     transition_matrix,
 )
 from dltheory.samplers.potential import potential
+from dltheory.samplers.predictive import (
+    PredictiveMoments,
+    log_predictive_density,
+    posterior_outputs,
+    predictive_cdf,
+    predictive_mean_and_variance,
+    predictive_probabilities,
+)
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
@@ -52,6 +74,8 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "PredictiveMoments",
+    "ReliabilityCurve",
     "SamplingAlgorithm",
     "UlaInfo",
     "UlaState",
@@ -59,6 +83,8 @@ __all__ = [
     "UnderdampedState",
     "acceptance_probability",
     "autocorrelation",
+    "brier_score",
+    "categorical_log_likelihood",
     "control_variate_score",
     "ebfmi",
     "ess_bulk",
@@ -66,11 +92,18 @@ __all__ = [
     "ess_quantile",
     "ess_tail",
     "exact_score",
+    "example_log_likelihood",
+    "expected_calibration_error",
+    "gaussian_log_likelihood",
+    "gaussian_log_prior",
     "hamiltonian",
     "hmc",
     "independence_sampler",
+    "interval_coverage",
     "kinetic_energy",
     "leapfrog",
+    "log_posterior",
+    "log_predictive_density",
     "mala",
     "mcse_mean",
     "mcse_quantile",
@@ -78,8 +111,13 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
+    "posterior_outputs",
     "potential",
+    "predictive_cdf",
+    "predictive_mean_and_variance",
+    "predictive_probabilities",
     "random_walk_metropolis",
+    "reliability_curve",
     "rhat",
     "sample_momentum",
     "transition_matrix",
