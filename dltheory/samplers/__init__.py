@@ -14,6 +14,7 @@ from dltheory.samplers.calibration import (
     interval_coverage,
     reliability_curve,
 )
+from dltheory.samplers.chains import Chains, run
 from dltheory.samplers.diagnostics import (
     autocorrelation,
     ebfmi,
@@ -63,9 +64,12 @@ from dltheory.samplers.predictive import (
     predictive_probabilities,
 )
 from dltheory.samplers.protocol import SamplingAlgorithm
+from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
+    "ChainStatistics",
+    "Chains",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -119,6 +123,8 @@ __all__ = [
     "random_walk_metropolis",
     "reliability_curve",
     "rhat",
+    "run",
+    "run_statistics",
     "sample_momentum",
     "transition_matrix",
     "ula",

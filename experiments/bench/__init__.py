@@ -8,4 +8,4 @@ from __future__ import annotations
 
 __all__ = ["TOPICS"]
 
-TOPICS = ("experiments.bench.ntk", "experiments.bench.infinite_width")
+TOPICS = ("experiments.bench.ntk", "experiments.bench.infinite_width", "experiments.bench.samplers")

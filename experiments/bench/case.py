@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import fnmatch
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.bench import TOPICS
@@ -51,6 +51,9 @@ class Case:
         tolerance: largest relative error, in the Euclidean norm, of a `view`.
         gflop: 10^9 operations that the task needs, counted by hand: the same for all contenders, whatever they
             spend. None if nobody has counted; then each contender has its own program's number, as counted by XLA.
+        amounts: what a run is good for, where contenders do not all do equally much: name -> how much of it a result
+            has, a function of the result and the data in NumPy. Contenders are compared by what one unit of the first
+            costs.
         target: how many times the CPU-seconds of ours the best peer is to need; None for no target.
         seconds: a contender whose single run takes longer is left out.
     """
@@ -63,6 +66,7 @@ class Case:
     reference: Callable[..., Any]
     tolerance: float = 1e-4
     gflop: float | None = None
+    amounts: Mapping[str, Callable[..., float]] = dataclasses.field(default_factory=dict)
     target: float | None = None
     seconds: float = 60.0
 

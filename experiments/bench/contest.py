@@ -116,14 +116,16 @@ class Entry:
         return facts
 
     def check(self, expected: np.ndarray) -> dict[str, float]:
-        """Runs once, compares, and decides how many runs make a round; returns the error."""
+        """Runs once, compares, and decides how many runs make a round; returns the error and the amounts."""
         result, first = self._timed()
-        view = np.asarray(self._case.view(jax.tree.map(np.asarray, result), *self._data), np.float64)
-        del result
+        result = jax.tree.map(np.asarray, result)
+        view = np.asarray(self._case.view(result, *self._data), np.float64)
         error = float(np.linalg.norm(view - expected) / np.linalg.norm(expected))
         if not error <= self._case.tolerance:
             raise OutError("wrong", f"relative error {error:.1e}, at most {self._case.tolerance:.0e} is right")
         facts = {"error": error}
+        facts |= {name: float(amount(result, *self._data)) for name, amount in self._case.amounts.items()}
+        del result
         if not self._contender.jit:
             later = self._timed()[1]
             facts["compile_seconds"] = max(first["wall"] - later["wall"], 0.0)

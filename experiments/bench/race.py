@@ -35,7 +35,9 @@ class Row(NamedTuple):
         facts: the medians of `wall_seconds`, `cpu_seconds` and `machine_gflops` over the rounds, the smallest
             `wall_min_seconds`, `compile_seconds` (of which `trace_seconds` in Python), `peak_mb` of memory beyond what
             was in use before the first run, the `error`, `gflop`, `gflops` = `gflop` / `wall_seconds` and
-            `of_machine` = `gflops` / `machine_gflops`; and what XLA says of the program: `program_gflop`, `program_mb`.
+            `of_machine` = `gflops` / `machine_gflops`; what XLA says of the program: `program_gflop`, `program_mb`; and
+            the case's amounts by their names, with the `cost` of a unit of the first in CPU-seconds, which is
+            `cpu_seconds` for a case without, and `first_cost`, with compiling.
         rounds: the single rounds.
     """
 
@@ -47,9 +49,7 @@ class Row(NamedTuple):
     rounds: list[dict[str, float]] = []  # noqa: RUF012
 
 
-def race(
-    case: Case, topics: Sequence[str], rounds: int, says: Callable[[str], None] = lambda _: None
-) -> list[Row]:
+def race(case: Case, topics: Sequence[str], rounds: int, says: Callable[[str], None] = lambda _: None) -> list[Row]:
     """Measures the contenders of a case, in the order of the case.
 
     Args:
@@ -170,4 +170,7 @@ class _Runner:
         facts["gflop"] = self._case.gflop if self._case.gflop is not None else facts.get("program_gflop", math.nan)
         facts["gflops"] = facts["gflop"] / facts["wall_seconds"]
         facts["of_machine"] = facts["gflops"] / facts["machine_gflops"]
+        amount = next((facts[name] for name in self._case.amounts), 1.0)
+        facts["cost"] = facts["cpu_seconds"] / amount
+        facts["first_cost"] = (facts["cpu_seconds"] + facts["compile_seconds"]) / amount
         return Row(name, ours, "measured", facts=facts, rounds=self._rounds)

@@ -74,6 +74,12 @@ CASES = (
         gflop=7.2e-8,
         target=0.0,
     ),
+    case(
+        "amounts",
+        [Contender("ours", right, ours=True), Contender("slower", slower)],
+        amounts={"apples": lambda result, x: result[0, 0] + len(x), "pears": lambda result, x: 3.0},
+        target=0.0,
+    ),
     case("without reference", [Contender("ours", right, ours=True)], reference=lambda x: 1 / 0),
     case("ours wrong", [Contender("ours", wrong, ours=True), Contender("peer", right)]),
 )

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench import ntk, race
-from experiments.bench.case import all_cases, select
+from experiments.bench import infinite_width, ntk, race, samplers
+from experiments.bench.case import Absent, all_cases, select
 from experiments.bench.race import Row
 from experiments.bench.table import markdown, ratio, verdict
 from experiments.cli import main
@@ -69,6 +69,20 @@ def test_what_is_measured_fits_together(written):
     assert data["environment"]["date"] in words
     assert "| ours |" in words
     assert "wrong: relative error" in words
+
+
+@pytest.mark.slow
+def test_amounts_are_compared_by_what_one_costs(tmp_path):
+    path = tmp_path / "out.json"
+    assert main(["bench", "fake.amounts", "--topic", TOPIC, "--rounds", "1", "--out", str(path)]) == 0
+    [case] = json.loads(path.read_text())["cases"].values()
+    for row in case["contenders"]:
+        facts = row["facts"]
+        assert (facts["apples"], facts["pears"]) == (17.0, 3.0)  # 0 + 1 + 4 + 9, and three rows
+        assert facts["cost"] == pytest.approx(facts["cpu_seconds"] / 17)
+        assert facts["first_cost"] == pytest.approx((facts["cpu_seconds"] + facts["compile_seconds"]) / 17)
+    assert "CPU-seconds of ours for as much apples (target 0: met); with compiling" in case["verdict"]
+    assert "| pears/s | apples/s | apples |" in path.with_suffix(".md").read_text()
 
 
 def test_a_run_that_does_not_end_is_stopped(monkeypatch):
@@ -130,7 +144,8 @@ def test_patterns():
 
 def row(name, cpu, **settings):
     facts = {"cpu_seconds": cpu, "wall_seconds": cpu, "wall_min_seconds": cpu, "compile_seconds": 1.0, "peak_mb": 1.0}
-    return Row(name, facts=facts | {"gflops": math.nan, "of_machine": math.nan, "error": 0.0}, **settings)
+    facts |= {"cost": cpu, "gflops": math.nan, "of_machine": math.nan, "error": 0.0}
+    return Row(name, facts=facts, **settings)
 
 
 def test_peers_are_compared_with_ours():
@@ -160,8 +175,59 @@ def test_reference_and_view_agree_with_the_textbook(traced, x64):
     np.testing.assert_allclose(view, ntk._reference(module, traced, params, x), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", all_cases())
+@pytest.mark.parametrize("name", [case.name for topic in (ntk, infinite_width) for case in topic.CASES])
 def test_data_fit_the_networks(name):
     *params, x = jax.eval_shape(all_cases()[name].data)
     assert x.shape[0] >= 12
     assert all(tree["params"] for tree in params)
+
+
+def test_cheaper_draws_are_compared_however_long_a_run_takes():
+    case = CASES["fake.amounts"]
+    facts = {"apples": 10.0, "pears": 1.0, "cost": 0.1, "first_cost": 1.0}
+    ours = row("a", 1.0, ours=True, status="measured")
+    peer = row("b", 0.5, ours=False, status="measured")  # half the time, but a quarter of the worth
+    ours = ours._replace(facts=ours.facts | facts)
+    peer = peer._replace(facts=peer.facts | facts | {"apples": 2.5, "cost": 0.2, "first_cost": 0.5})
+    words = verdict(case, [ours, peer])
+    assert "b, needs 2 times the CPU-seconds of ours for as much apples (target 0: met)" in words
+    assert words.endswith("with compiling b needs 0.5 times")
+    text = markdown({case.name: case}, {case.name: [ours, peer]})
+    assert "| 10 | 10 | 1 |" in text
+    assert "| 2.5 | 5 (0.5×) | 2 |" in text
+
+
+def test_importance_sampling_finds_the_moments_of_a_posterior(x64, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 1)), rng.integers(0, 2, size=12).astype(float)
+    found = samplers._reference(None, None, x, y)
+    grid = np.linspace(-6, 6, 4001)
+    density = np.exp([float(samplers._log_posterior(x, y)(np.array([w]))) for w in grid[::10]])
+    density /= density.sum()
+    mean = np.sum(density * grid[::10])
+    deviation = np.sqrt(np.sum(density * (grid[::10] - mean) ** 2))
+    exact = samplers._in_deviations(mean, deviation, x, y)
+    np.testing.assert_allclose(found, exact, atol=0.02)
+    assert samplers._case("x", "x", []).tolerance > 0.02
+
+
+def test_starts_are_spread_as_the_posterior():
+    seed, starts, x, y = samplers._data(2000)
+    view = samplers._view(np.asarray(starts)[:, None], seed, starts, np.asarray(x), np.asarray(y))
+    np.testing.assert_allclose(view, 1, atol=5 / np.sqrt(2000))
+    assert 0 < float(y.mean()) < 1
+
+
+@pytest.mark.parametrize(
+    ("case", "contender"), [(case, contender) for case in samplers.CASES for contender in case.contenders], ids=str
+)
+def test_samplers_give_as_many_draws(case, contender):
+    data = case.data()
+    try:
+        function = contender.build()
+    except Absent:
+        pytest.skip(f"{contender.name} cannot be had here")
+    draws = jax.eval_shape(function, *data)
+    chains = len(data[1])
+    assert draws.shape == (chains, 500 if chains == 4 else 1000, 25)
+    assert draws.dtype == np.float32

@@ -49,8 +49,9 @@ def test_a_control_that_is_only_inconclusive_is_not_rejected():
 @pytest.mark.parametrize("field", ["setup", "measure"])
 def test_control_may_replace_any_function(field):
     replacement = {"setup": lambda key, budget: 5.0, "measure": lambda _: 5.0}[field]
-    claim = variant_of(setup=lambda key, budget: 2.0, measure=lambda problem: problem,
-                       control=Variant("five", **{field: replacement}))
+    claim = variant_of(
+        setup=lambda key, budget: 2.0, measure=lambda problem: problem, control=Variant("five", **{field: replacement})
+    )
     record = evaluate(claim)
     assert record.verdict == "confirmed"
     assert "control measured" in record.curves
@@ -66,8 +67,15 @@ def test_a_failed_assumption_is_inconclusive_whatever_was_measured():
 
 
 def printed(**changes):
-    claim = Claim("a.b@printed", says="Two is three.", measure=lambda _: 2.0, predict=lambda _: 3.0, judge=Equal(),
-                  control=DOUBLE, corrected=Variant("two", predict=lambda _: 2.0))
+    claim = Claim(
+        "a.b@printed",
+        says="Two is three.",
+        measure=lambda _: 2.0,
+        predict=lambda _: 3.0,
+        judge=Equal(),
+        control=DOUBLE,
+        corrected=Variant("two", predict=lambda _: 2.0),
+    )
     return dataclasses.replace(claim, **changes)
 
 

@@ -69,6 +69,16 @@ def _independent(x):
     )
 
 
+def _run(key, positions, step):
+    algorithm = samplers.hmc(_log_density, step, 2)
+    return samplers.run(key, algorithm, positions, 5, thinning=2)
+
+
+def _run_statistics(key, positions, step):
+    algorithm = samplers.mala(_log_density, step)
+    return samplers.run_statistics(key, algorithm, positions, 5, covariance=True)
+
+
 def _of_draws(name, *settings, **more):
     args = (DRAWS, *settings)
     return Case(f"dltheory.samplers.{name}", args, wrong={"draws": (VECTOR, *settings)}, **more)
@@ -209,6 +219,20 @@ CASES = (
         (KEY, X, STEP, DIAGONAL),
         call=_steps(lambda step, m: samplers.hmc(_log_density, step, 3, inverse_mass_matrix=m)),
         wrong={"inverse_mass_matrix": (KEY, X, STEP, np.ones(3)), "position": (KEY, INTEGERS, STEP, DIAGONAL)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.run",
+        (KEY, np.stack([X, -X]), STEP),
+        call=_run,
+        wrong={"positions": (KEY, np.array(0.5), STEP), "step_size": (KEY, np.stack([X, -X]), DIAGONAL)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.run_statistics",
+        (KEY, np.stack([X, -X]), STEP),
+        call=_run_statistics,
+        wrong={"positions": (KEY, np.array(0.5), STEP), "step_size": (KEY, np.stack([X, -X]), DIAGONAL)},
         grad=(),
     ),
     Case(
