@@ -27,6 +27,7 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -70,6 +71,23 @@ from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, und
 __all__ = [
     "ChainStatistics",
     "Chains",
+from dltheory.samplers.stochastic_gradient import (
+    PsgldState,
+    SghmcInfo,
+    SghmcState,
+    SgldInfo,
+    SgldState,
+    psgld,
+    sghmc,
+    sgld,
+)
+from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
+from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+
+__all__ = [
+    "BlockKernel",
+    "GibbsInfo",
+    "GibbsState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -80,7 +98,14 @@ __all__ = [
     "MetropolisState",
     "PredictiveMoments",
     "ReliabilityCurve",
+    "PsgldState",
     "SamplingAlgorithm",
+    "SghmcInfo",
+    "SghmcState",
+    "SgldInfo",
+    "SgldState",
+    "TemperingInfo",
+    "TemperingState",
     "UlaInfo",
     "UlaState",
     "UnderdampedInfo",
@@ -89,6 +114,7 @@ __all__ = [
     "autocorrelation",
     "brier_score",
     "categorical_log_likelihood",
+    "block_kernel",
     "control_variate_score",
     "ebfmi",
     "ess_bulk",
@@ -100,6 +126,7 @@ __all__ = [
     "expected_calibration_error",
     "gaussian_log_likelihood",
     "gaussian_log_prior",
+    "gibbs",
     "hamiltonian",
     "hmc",
     "independence_sampler",
@@ -120,12 +147,17 @@ __all__ = [
     "predictive_cdf",
     "predictive_mean_and_variance",
     "predictive_probabilities",
+    "parallel_tempering",
+    "potential",
+    "psgld",
     "random_walk_metropolis",
     "reliability_curve",
     "rhat",
     "run",
     "run_statistics",
     "sample_momentum",
+    "sghmc",
+    "sgld",
     "transition_matrix",
     "ula",
     "underdamped_langevin",

@@ -50,6 +50,47 @@ def _estimate(make):
     return run
 
 
+def _batches(x):
+    data = jnp.asarray(DATA, x.dtype)
+    return samplers.minibatch_score(_log_density, _log_likelihood, data, 2)
+
+
+def _psgld(key, position, step):
+    return _steps(lambda: samplers.psgld(_batches(position), step, b2=0.5, eps=0.1))(key, position)
+
+
+def _sghmc(key, position, step, friction, inverse_mass, noise):
+    settings = {"inverse_mass_matrix": inverse_mass, "noise_estimate": noise}
+    return _steps(lambda: samplers.sghmc(_batches(position), step, friction, **settings))(key, position)
+
+
+def _blocks(scan):
+    def density(position):
+        return _log_density(jnp.stack(list(position)))
+
+    def run(key, position, scale):
+        kernel = samplers.block_kernel(density, 0, lambda f: samplers.random_walk_metropolis(f, scale))
+        draw = lambda key, x: x[0] / 2 + jax.random.normal(key, (), x[0].dtype)  # noqa: E731
+        return _steps(lambda: samplers.gibbs((kernel, draw), scan=scan))(key, position)
+
+    return run
+
+
+def _block(key, position, scale):
+    kernel = samplers.block_kernel(
+        lambda x: _log_density(x["a"]) + jnp.sum(x["b"]), "a", lambda f: samplers.random_walk_metropolis(f, scale)
+    )
+    return kernel.step(key, position)
+
+
+def _tempered(key, position, step, betas):
+    make = lambda f, beta: samplers.hmc(f, step / jnp.sqrt(beta), 2)  # noqa: E731
+    reference = lambda x: -jnp.sum(x**2) / 2  # noqa: E731
+    return _steps(lambda: samplers.parallel_tempering(_log_density, make, betas, log_reference_fn=reference))(
+        key, position
+    )
+
+
 def _exact(position):
     estimator = samplers.exact_score(_log_density)
     return estimator.estimate(KEY, position, estimator.init(position))
@@ -448,4 +489,64 @@ CASES = (
     _of_classes("brier_score"),
     _of_classes("reliability_curve", num_bins=2),
     _of_classes("expected_calibration_error", num_bins=2),
+        "dltheory.samplers.sgld",
+        (KEY, X, STEP),
+        call=lambda key, x, step: _steps(lambda: samplers.sgld(_batches(x), step))(key, x),
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.psgld",
+        (KEY, X, STEP),
+        call=_psgld,
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.sghmc",
+        (KEY, X, STEP, np.array(0.7), DIAGONAL, np.array([0.1, 0.2])),
+        call=_sghmc,
+        wrong={
+            "step_size": (KEY, X, DIAGONAL, 0.7, DIAGONAL, 0.0),
+            "friction": (KEY, X, STEP, np.ones(3), DIAGONAL, 0.0),
+            "inverse_mass_matrix": (KEY, X, STEP, 0.7, np.eye(2), 0.0),
+            "noise_estimate": (KEY, X, STEP, 0.7, DIAGONAL, np.ones(3)),
+            "position": (KEY, INTEGERS, STEP, 0.7, DIAGONAL, 0.0),
+        },
+        grad=(1, 2, 3, 4, 5),
+    ),
+    Case(
+        "dltheory.samplers.gibbs",
+        (KEY, (np.array(0.7), np.array(-0.4)), STEP),
+        call=_blocks("systematic"),
+        wrong={
+            "conditionals": (KEY, (np.array(0.7), np.array(-0.4), np.array(0.1)), STEP),
+            "scale": (KEY, (np.array(0.7), np.array(-0.4)), np.ones(3)),
+        },
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.gibbs",
+        (KEY, (np.array(0.7), np.array(-0.4)), STEP),
+        call=_blocks("random"),
+        grad=(),
+        label="random",
+    ),
+    Case(
+        "dltheory.samplers.block_kernel",
+        (KEY, {"a": X, "b": MOMENTUM}, STEP),
+        call=_block,
+        wrong={"scale": (KEY, {"a": X, "b": MOMENTUM}, np.ones(3))},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.parallel_tempering",
+        (KEY, X, STEP, np.array([1.0, 0.5, 0.2])),
+        call=_tempered,
+        wrong={
+            "inverse_temperatures": (KEY, X, STEP, np.ones((1, 1))),
+            "position": (KEY, INTEGERS, STEP, np.array([1.0, 0.5])),
+        },
+        grad=(),
+    ),
 )
