@@ -90,8 +90,8 @@ def _rule(equation: Equation, axes: Mapping[int, int], shapes: list[tuple[int, .
     position, axis = next(iter(axes.items()))
     shape = shapes[position]
     if name in ELEMENTWISE:
-        same = (
-            len(set(axes.values())) == 1 and len(shape) == len(out) and all(shapes[i][axis] == out[axis] for i in axes)
+        same = len(set(axes.values())) == 1 and len(shape) == len(out) and all(
+            shapes[i][axis] == out[axis] for i in axes
         )
         return axis if same else Lost.UNKNOWN
     if name == "dot_general":

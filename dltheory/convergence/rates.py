@@ -45,7 +45,9 @@ def polyak_rate_bound(pl: Scalar, smoothness: Scalar, num_steps: Scalar, gap0: S
     return _decay(pl / smoothness, num_steps) * gap0
 
 
-def nesterov_rate_bound(strong_convexity: Scalar, smoothness: Scalar, num_steps: Scalar, distance0: Scalar) -> Array:
+def nesterov_rate_bound(
+    strong_convexity: Scalar, smoothness: Scalar, num_steps: Scalar, distance0: Scalar
+) -> Array:
     r"""Nesterov's accelerated linear rate on an L-smooth, mu-strongly convex objective.
 
     .. math:: f(x_t) - f^* \le \tfrac{L + \mu}{2} \big(1 - \sqrt{\mu / L}\big)^t \lVert x_0 - x^* \rVert^2
@@ -113,7 +115,9 @@ def stationarity_steps_bound(smoothness: Scalar, gap0: Scalar, tolerance: Scalar
     return jnp.asarray(2 * smoothness * gap0 / tolerance**2)
 
 
-def sgd_convex_bound(diameter: Scalar, gradient_bound: Scalar, scale: Scalar, num_iterates: Scalar) -> Array:
+def sgd_convex_bound(
+    diameter: Scalar, gradient_bound: Scalar, scale: Scalar, num_iterates: Scalar
+) -> Array:
     r"""What projected SGD with steps c / sqrt(t) has reached on a convex objective, at the average of its iterates.
 
     .. math:: \mathbb E f(\bar\theta_T) - f^* \le \Big(\frac{D^2}{2 c} + c G^2\Big) \frac{1}{\sqrt T}
@@ -147,7 +151,9 @@ def sgd_convex_bound(diameter: Scalar, gradient_bound: Scalar, scale: Scalar, nu
     return (diameter**2 / (2 * scale) + scale * gradient_bound**2) / jnp.sqrt(1.0 * num_iterates)
 
 
-def sgd_strongly_convex_bound(gradient_bound: Scalar, strong_convexity: Scalar, num_iterates: Scalar) -> Array:
+def sgd_strongly_convex_bound(
+    gradient_bound: Scalar, strong_convexity: Scalar, num_iterates: Scalar
+) -> Array:
     r"""What projected SGD with steps 1 / (mu t) has reached on a strongly convex objective, at the average.
 
     .. math:: \mathbb E f(\bar\theta_T) - f^* \le \frac{G^2 (1 + \ln T)}{2 \mu T}

@@ -241,7 +241,9 @@ def series_error(
         squares = _coefficients(function, jnp.asarray(variance), num_terms, tuple(kinks), num_nodes) ** 2
         return safe_ratio(jnp.sum(squares[num_terms:], axis=0), jnp.sum(squares, axis=0))
 
-    return SeriesError(kernel=fraction(fn), derivative=fraction(lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]))
+    return SeriesError(
+        kernel=fraction(fn), derivative=fraction(lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1])
+    )
 
 
 def _coefficients(
@@ -345,7 +347,9 @@ def _mehler_kernel(
     value = even_value + jnp.where(rho >= 0, odd_value, -odd_value)
     loss = norm1 * norm2 * distance / 2 + overlap + even_loss + odd_loss
     # What is lost is up to |E + O|, or |E - O| at negative correlation, instead of E + O.
-    loss = loss + 2 * jnp.where(rho >= 0, jnp.minimum(even_value + odd_value, 0.0), jnp.minimum(even_value, odd_value))
+    loss = loss + 2 * jnp.where(
+        rho >= 0, jnp.minimum(even_value + odd_value, 0.0), jnp.minimum(even_value, odd_value)
+    )
     plain = norm1 * norm2 - jnp.abs(value)  # as good where it is not small, and exact where the loss is an estimate
     loss = jnp.where(plain > 0.1 * norm1 * norm2, plain, loss)
     gap = jnp.clip(safe_ratio(loss, norm1 * norm2, 1.0), 0.0, 1.0)

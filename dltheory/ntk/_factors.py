@@ -239,9 +239,9 @@ class _Reader:
         scale = jnp.broadcast_to(self.scale(feature.scales, depth), shape[:depth]).transpose(*feature.stacked, *steps)
         outer = math.prod(shape[axis] for axis in feature.stacked)
         scale = scale.reshape(outer, 1, -1, 1)
-        return jnp.broadcast_to(scale, (outer, blocks // outer, scale.shape[2], positions // scale.shape[2])).reshape(
-            blocks, positions
-        )
+        return jnp.broadcast_to(
+            scale, (outer, blocks // outer, scale.shape[2], positions // scale.shape[2])
+        ).reshape(blocks, positions)
 
     def scale(self, scales: Sequence[Scale], depth: int) -> Array:
         """Product of scalars, each inside some of `depth` scans, broadcastable to their steps."""

@@ -54,7 +54,7 @@ def decompose(matrix: Array, ridge: Scalar, rcond: Scalar | None) -> Spectrum:
     fixed = jax.lax.stop_gradient(matrix)
     rounding = precision.eps**0.5 * jnp.max(jnp.abs(fixed))
     symmetric = jnp.max(jnp.abs(fixed - fixed.T)) <= rounding
-    valid = symmetric & (values[-1] >= -(precision.eps**0.5) * values[0]) & (ridge >= 0)
+    valid = symmetric & (values[-1] >= -precision.eps**0.5 * values[0]) & (ridge >= 0)
     require(valid, "the kernel on the training set must be symmetric positive semi-definite, and `ridge` non-negative")
     relative = jnp.asarray(n * precision.eps if rcond is None else rcond, matrix.dtype)
     cutoff = jax.lax.stop_gradient(relative * (jnp.maximum(values[0], 0) + ridge))

@@ -358,7 +358,9 @@ def _output_ntk(
     return axes.arrange(kernel).astype(network.dtypes[index])
 
 
-def _by_factors(network: _Network, index: int, axes: _Axes, method: str, block_size: int | None) -> Array:
+def _by_factors(
+    network: _Network, index: int, axes: _Axes, method: str, block_size: int | None
+) -> Array:
     """The kernel [n, m, diagonal, full, full], or [n, diagonal, full, full] of aligned pairs."""
     program = network.program._replace(outputs=network.program.outputs[index : index + 1])
     outputs = axes.outputs()
@@ -393,7 +395,9 @@ def _aligned(factors_of: Callable[[PyTree], Factors], network: _Network, rows: i
     return jax.lax.map(one, (network.x1, network.x2), batch_size=min(rows, network.n))
 
 
-def _all_pairs(factors_of: Callable[[PyTree], Factors], network: _Network, rows: int, block_size: int | None) -> Array:
+def _all_pairs(
+    factors_of: Callable[[PyTree], Factors], network: _Network, rows: int, block_size: int | None
+) -> Array:
     """The kernel [n, m, diagonal, full, full] of every pair."""
     sides = [network.x1] if network.x2 is None else [network.x1, network.x2]
     counts = [network.n] if network.x2 is None else [network.n, network.m]

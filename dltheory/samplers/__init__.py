@@ -65,12 +65,6 @@ from dltheory.samplers.predictive import (
     predictive_probabilities,
 )
 from dltheory.samplers.protocol import SamplingAlgorithm
-from dltheory.samplers.streaming import ChainStatistics, run_statistics
-from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
-
-__all__ = [
-    "ChainStatistics",
-    "Chains",
 from dltheory.samplers.stochastic_gradient import (
     PsgldState,
     SghmcInfo,
@@ -81,11 +75,14 @@ from dltheory.samplers.stochastic_gradient import (
     sghmc,
     sgld,
 )
+from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
     "BlockKernel",
+    "ChainStatistics",
+    "Chains",
     "GibbsInfo",
     "GibbsState",
     "GradientEstimator",
@@ -97,8 +94,8 @@ __all__ = [
     "MetropolisInfo",
     "MetropolisState",
     "PredictiveMoments",
-    "ReliabilityCurve",
     "PsgldState",
+    "ReliabilityCurve",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -112,9 +109,9 @@ __all__ = [
     "UnderdampedState",
     "acceptance_probability",
     "autocorrelation",
+    "block_kernel",
     "brier_score",
     "categorical_log_likelihood",
-    "block_kernel",
     "control_variate_score",
     "ebfmi",
     "ess_bulk",
@@ -142,13 +139,12 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
+    "parallel_tempering",
     "posterior_outputs",
     "potential",
     "predictive_cdf",
     "predictive_mean_and_variance",
     "predictive_probabilities",
-    "parallel_tempering",
-    "potential",
     "psgld",
     "random_walk_metropolis",
     "reliability_curve",

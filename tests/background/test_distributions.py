@@ -47,7 +47,8 @@ def test_binomial_logpmf_of_a_million_trials(x64):
     n, p, counts = 10**6, 0.3, [0, 17, 299_000, 300_000, 300_400]
     with localcontext(prec=50):
         exact = [
-            float(Decimal(comb(n, k)).ln() + k * Decimal(p).ln() + (n - k) * (1 - Decimal(p)).ln()) for k in counts[:2]
+            float(Decimal(comb(n, k)).ln() + k * Decimal(p).ln() + (n - k) * (1 - Decimal(p)).ln())
+            for k in counts[:2]
         ]
     found = _binomial(np.array(counts), np.full(5, n), np.full(5, p))
     np.testing.assert_allclose(found[:2], exact, rtol=1e-15)

@@ -82,7 +82,7 @@ def test_nnx_module(x64):
     network = networks.from_nnx(Cnn(rngs=nnx.Rngs(0)))
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), network.params)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 1)))
-    kernel, expected = jax.jit(lambda p, x: (ntk.empirical_ntk(network.apply, p, x), reference(network.apply, p, x)))(
-        params, x
-    )
+    kernel, expected = jax.jit(
+        lambda p, x: (ntk.empirical_ntk(network.apply, p, x), reference(network.apply, p, x))
+    )(params, x)
     close(kernel, expected, 1e-6)  # the module multiplies in its own precision, single
