@@ -199,7 +199,7 @@ def predictive_cdf(outputs: ArrayLike, y: ArrayLike, noise_variance: Scalar = 0.
     outputs, noise_variance = _with_noise(outputs, noise_variance)
     wanted = outputs.shape[2:]
     require(jnp.shape(y) == wanted, f"`y` must have shape {list(wanted)}, got {list(jnp.shape(y))}")
-    distance = jnp.asarray(y, outputs.dtype) - outputs
+    distance = jnp.asarray(y, outputs.dtype)[None, None] - outputs
     noisy = noise_variance > 0
     below = jax.scipy.special.ndtr(distance / jnp.sqrt(jnp.where(noisy, noise_variance, 1.0)))
     return jnp.mean(jnp.where(noisy, below, (1 + jnp.sign(distance)) / 2), axis=(0, 1))

@@ -40,7 +40,7 @@ def test_log_posterior_is_that_of_bayesian_linear_regression_up_to_the_evidence(
         expected = stats.multivariate_normal.logpdf(w, MEAN, COVARIANCE) + evidence
         assert float(density({"w": w})) == pytest.approx(expected, rel=1e-12)
     wrong = samplers.log_posterior(linear, X, Y, log_likelihood_fn=likelihood)({"w": w})
-    assert float(wrong) != pytest.approx(expected, rel=1e-2)
+    assert float(wrong) != pytest.approx(expected, rel=1e-3)
 
 
 def test_log_prior_takes_scales_of_leaves_and_of_whole_layers(x64):
@@ -90,7 +90,7 @@ def test_targets_that_would_broadcast_are_refused():
         with pytest.raises(ValueError, match=r"`targets`|`y`"):
             samplers.log_posterior(linear, X, y, log_likelihood_fn=likelihood)({"w": MEAN})
     with pytest.raises(ValueError, match="`apply_fn`"):
-        samplers.log_posterior(lambda w, x: x @ w["w"][:, None].T, X.T, Y[:3], log_likelihood_fn=likelihood)
+        samplers.log_posterior(lambda w, x: linear(w, x[:2]), X, Y, log_likelihood_fn=likelihood)({"w": MEAN})
 
 
 def test_predictions_are_those_of_bayesian_linear_regression():
@@ -145,7 +145,7 @@ def test_calibration_of_classes_is_that_of_scikit_learn(x64):
     np.testing.assert_allclose(curve.confidence[filled], confidences, rtol=1e-12)
     assert not filled[0]
     assert np.isnan(curve.accuracy[0])
-    expected = np.sum(curve.fraction[filled] * np.abs(accuracies - confidences))
+    expected = np.sum(np.asarray(curve.fraction)[filled] * np.abs(accuracies - confidences))
     ours = samplers.expected_calibration_error(probabilities, labels, num_bins=8)
     assert float(ours) == pytest.approx(expected, rel=1e-12)
     theirs = brier_score_loss(labels, probabilities, labels=np.arange(4), scale_by_half=False)
