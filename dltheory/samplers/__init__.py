@@ -1,5 +1,19 @@
 """Sampling from the posterior: Metropolis, Hamiltonian and Langevin chains, and how far to trust their draws."""
 
+from dltheory.samplers.bayesian import (
+    categorical_log_likelihood,
+    example_log_likelihood,
+    gaussian_log_likelihood,
+    gaussian_log_prior,
+    log_posterior,
+)
+from dltheory.samplers.calibration import (
+    ReliabilityCurve,
+    brier_score,
+    expected_calibration_error,
+    interval_coverage,
+    reliability_curve,
+)
 from dltheory.samplers.chains import Chains, run
 from dltheory.samplers.diagnostics import (
     autocorrelation,
@@ -44,6 +58,14 @@ from dltheory.samplers.metropolis import (
 )
 from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
+from dltheory.samplers.predictive import (
+    PredictiveMoments,
+    log_predictive_density,
+    posterior_outputs,
+    predictive_cdf,
+    predictive_mean_and_variance,
+    predictive_probabilities,
+)
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
@@ -62,11 +84,14 @@ from dltheory.samplers.stochastic_gradient import (
     sghmc,
     sgld,
 )
+from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 
 __all__ = [
     "BlockKernel",
+    "ChainStatistics",
+    "Chains",
     "GibbsInfo",
     "GibbsState",
     "DualAveraging",
@@ -79,8 +104,10 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "PredictiveMoments",
     "PsgldState",
     "NutsInfo",
+    "ReliabilityCurve",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -96,6 +123,8 @@ __all__ = [
     "acceptance_probability",
     "autocorrelation",
     "block_kernel",
+    "brier_score",
+    "categorical_log_likelihood",
     "control_variate_score",
     "dual_averaging",
     "ebfmi",
@@ -104,12 +133,19 @@ __all__ = [
     "ess_quantile",
     "ess_tail",
     "exact_score",
+    "example_log_likelihood",
+    "expected_calibration_error",
+    "gaussian_log_likelihood",
+    "gaussian_log_prior",
     "gibbs",
     "hamiltonian",
     "hmc",
     "independence_sampler",
+    "interval_coverage",
     "kinetic_energy",
     "leapfrog",
+    "log_posterior",
+    "log_predictive_density",
     "mala",
     "mcse_mean",
     "mcse_quantile",
@@ -119,9 +155,14 @@ __all__ = [
     "minibatch_score_variance",
     "parallel_tempering",
     "nuts",
+    "posterior_outputs",
     "potential",
+    "predictive_cdf",
+    "predictive_mean_and_variance",
+    "predictive_probabilities",
     "psgld",
     "random_walk_metropolis",
+    "reliability_curve",
     "rhat",
     "run",
     "run_statistics",

@@ -126,6 +126,42 @@ def _of_draws(name, *settings, **more):
     return Case(f"dltheory.samplers.{name}", args, wrong={"draws": (VECTOR, *settings)}, **more)
 
 
+def _net(params, x):
+    return jnp.tanh(x @ params["hidden"]) @ params["out"]
+
+
+PARAMS = {"hidden": _RNG.normal(size=(2, 4)), "out": _RNG.normal(size=(4, 3))}
+SCALES = {"hidden": np.array(0.5), "out": 1 + PARAMS["out"] ** 2}
+PARAM_DRAWS = {"hidden": _RNG.normal(size=(2, 3, 2, 4)), "out": _RNG.normal(size=(2, 3, 4, 3))}
+UNEVEN = {"hidden": np.ones((2, 3, 2, 4)), "out": np.ones((2, 4, 4, 3))}
+TARGETS = _RNG.normal(size=(5, 3))
+LABELS = np.array([0, 2, 1, 1, 0])
+OUTPUTS = _RNG.normal(size=(2, 3, 5, 3))
+PROBABILITIES = np.exp(TARGETS) / np.exp(TARGETS).sum(axis=1, keepdims=True)
+
+
+def _with_noise(variance):
+    return lambda outputs, targets: samplers.gaussian_log_likelihood(outputs, targets, variance)
+
+
+def _log_posterior(params, x, y, variance, scale):
+    return samplers.log_posterior(_net, x, y, log_likelihood_fn=_with_noise(variance), prior_scale=scale)(params)
+
+
+def _example_log_likelihood(params, x, y, variance):
+    return samplers.example_log_likelihood(_net, _with_noise(variance))(params, (x, y))
+
+
+def _of_classes(name, **settings):
+    return Case(
+        f"dltheory.samplers.{name}",
+        (PROBABILITIES, LABELS),
+        call=lambda p, labels: getattr(samplers, name)(p, labels, **settings),
+        wrong={"probabilities": (DATA[0], LABELS), "labels": (PROBABILITIES, LABELS[:2])},
+        grad=() if settings else (0,),
+    )
+
+
 def _transitions(log_density, proposal):
     return samplers.transition_matrix(log_density, jax.nn.softmax(proposal, axis=1))
 
@@ -317,6 +353,73 @@ CASES = (
         wrong={"data": (X, np.array(1.0))},
         grad=(0, 1),
     ),
+    Case(
+        "dltheory.samplers.gaussian_log_prior",
+        (PARAMS, SCALES),
+        wrong={"scale": (PARAMS, X), "params": (INTEGERS, STEP)},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.gaussian_log_likelihood",
+        (TARGETS[0], TARGETS[1], STEP),
+        wrong={"targets": (TARGETS[0], X, STEP), "noise_variance": (TARGETS[0], TARGETS[1], X)},
+        grad=(0, 1, 2),
+    ),
+    Case(
+        "dltheory.samplers.categorical_log_likelihood",
+        (TARGETS[0], LABELS[1]),
+        wrong={"outputs": (TARGETS, LABELS[1]), "targets": (TARGETS[0], LABELS)},
+    ),
+    Case(
+        "dltheory.samplers.example_log_likelihood",
+        (PARAMS, X, TARGETS[0], STEP),
+        call=_example_log_likelihood,
+        wrong={"targets": (PARAMS, X, TARGETS, STEP)},
+        grad=(0, 1, 2, 3),
+    ),
+    Case(
+        "dltheory.samplers.log_posterior",
+        (PARAMS, DATA, TARGETS, STEP, SCALES),
+        call=_log_posterior,
+        wrong={"y": (PARAMS, DATA, TARGETS[:2], STEP, SCALES), "targets": (PARAMS, DATA, TARGETS[:, :1], STEP, SCALES)},
+        grad=(0, 1, 2, 3, 4),
+    ),
+    Case(
+        "dltheory.samplers.posterior_outputs",
+        (PARAM_DRAWS, DATA),
+        call=lambda draws, x: samplers.posterior_outputs(_net, draws, x, batch_size=4),
+        wrong={"draws": (UNEVEN, DATA)},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.predictive_mean_and_variance",
+        (OUTPUTS, STEP),
+        wrong={"outputs": (DATA, STEP), "noise_variance": (OUTPUTS, X)},
+        grad=(0, 1),
+    ),
+    Case("dltheory.samplers.predictive_probabilities", (OUTPUTS,), wrong={"logits": (DATA,)}),
+    Case(
+        "dltheory.samplers.log_predictive_density",
+        (OUTPUTS, TARGETS, STEP),
+        call=lambda outputs, y, variance: samplers.log_predictive_density(outputs, y, _with_noise(variance)),
+        wrong={"outputs": (DATA, TARGETS, STEP), "y": (OUTPUTS, TARGETS[:2], STEP)},
+        grad=(0, 1, 2),
+    ),
+    Case(
+        "dltheory.samplers.predictive_cdf",
+        (OUTPUTS, TARGETS, STEP),
+        wrong={"outputs": (DATA, TARGETS, STEP), "y": (OUTPUTS, DATA, STEP), "noise_variance": (OUTPUTS, TARGETS, X)},
+        grad=(0, 1, 2),
+    ),
+    Case(
+        "dltheory.samplers.interval_coverage",
+        (PROBABILITIES, np.array([0.3, 0.8])),
+        wrong={"probability": (PROBABILITIES, STEP)},
+        grad=(),
+    ),
+    _of_classes("brier_score"),
+    _of_classes("reliability_curve", num_bins=2),
+    _of_classes("expected_calibration_error", num_bins=2),
     Case(
         "dltheory.samplers.sgld",
         (KEY, X, STEP),

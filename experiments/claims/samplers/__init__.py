@@ -8,6 +8,8 @@ from experiments.claims.samplers import (
     metropolis,
     minibatches,
     modes,
+    networks,
+    scaling,
     stochastic,
 )
 
@@ -21,5 +23,7 @@ CLAIMS = (
     *hamiltonian.CLAIMS,
     *stochastic.CLAIMS,
     *langevin.CLAIMS,
+    *scaling.CLAIMS,
+    *networks.CLAIMS,
     *minibatches.CLAIMS,
 )

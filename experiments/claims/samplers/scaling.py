@@ -1,0 +1,199 @@
+"""Claims about many dimensions: how long steps may be, what they cost, and which acceptance rate is best."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from dltheory import samplers
+from experiments.claim import Axes, Budget, Claim, Variant, generator
+from experiments.claims.samplers._chains import advance, integrate, metropolised, normal
+from experiments.curves import Curve, estimate
+from experiments.judges import Mean, Slope
+
+__all__ = ["CLAIMS"]
+
+# A step from exact draws of a product of d equal laws, in units l of d^-1/2 (random walk), d^-1/6 (Langevin; l^2 is the
+# variance of the noise) or d^-1/4 (leapfrog). Its speed is the squared step (for trajectories of a fixed length the
+# step, whose inverse they cost) times the rate of acceptance.
+
+_WALK_DIMENSION, _LANGEVIN_DIMENSION, _HAMILTON_DIMENSION = 500, 2000, 4096
+_WALKS = np.array([0.6, 1.2, 1.8, 2.38, 3.0, 3.6, 4.2])
+_LANGEVINS = np.array([0.7, 1.0, 1.3, 1.65, 2.0, 2.3])
+_TIME, _LEAPS = np.pi / 2, np.array([4, 5, 6, 7, 9, 12])
+_HAMILTONS = _TIME / _LEAPS * _HAMILTON_DIMENSION**0.25
+
+
+def _logistic(x):
+    return -jnp.sum(x + 2 * jnp.logaddexp(0.0, -x))
+
+
+def _logistic_draws(rng, shape):
+    return rng.logistic(size=shape)
+
+
+def _normal_draws(rng, shape):
+    return rng.normal(size=shape)
+
+
+# Density, exact draws, and E (log f)'^2 of each law.
+_LAWS = {"normal": (normal, _normal_draws, 1.0), "logistic": (_logistic, _logistic_draws, 1 / 3)}
+
+
+def _walk_of(log_density_fn):
+    return lambda scale: samplers.random_walk_metropolis(log_density_fn, scale)
+
+
+_WALK = {name: _walk_of(log_density_fn) for name, (log_density_fn, _, _) in _LAWS.items()}
+
+
+def _langevin(noise_variance):
+    return samplers.mala(normal, noise_variance / 2)
+
+
+def _hamilton(num_steps):
+    return metropolised(normal, integrate("leapfrog"), _TIME / num_steps, num_steps, 1.0)
+
+
+def _speeds(rates, units, x=None):
+    """Speed over acceptance, with standard errors, from rates [n, settings] and what each moves if accepted."""
+    mean = estimate(rates)
+    return Curve(mean.y * units, mean.y if x is None else x, mean.standard_error * units)
+
+
+def _rates(make, key, start, settings):
+    """Probability of acceptance from each start for each setting, [n, settings]."""
+    rows = []
+    for number, setting in enumerate(settings):
+        info = advance(make, 1, jax.random.fold_in(key, number), start, setting)[1]
+        rows.append(np.asarray(getattr(info, "acceptance_rate", info)))
+    return np.stack(rows, axis=1)
+
+
+def _walk_speeds(draw):
+    curves = {}
+    for number, (name, (_, draws, information)) in enumerate(_LAWS.items()):
+        key = jax.random.fold_in(draw.key, number)
+        start = draws(generator(key), (draw.budget, _WALK_DIMENSION))
+        scales = _WALKS / np.sqrt(information * _WALK_DIMENSION)
+        curves[name] = _speeds(_rates(_WALK[name], key, start, scales), _WALKS**2)
+    return curves
+
+
+def _langevin_speeds(draw):
+    start = generator(draw.key).normal(size=(draw.budget, _LANGEVIN_DIMENSION))
+    variances = _LANGEVINS**2 * _LANGEVIN_DIMENSION ** (-1 / 3)
+    return _speeds(_rates(_langevin, draw.key, start, variances), _LANGEVINS**2)
+
+
+def _hamilton_speeds(draw):
+    start = generator(draw.key).normal(size=(draw.budget, _HAMILTON_DIMENSION))
+    return _speeds(_rates(_hamilton, draw.key, start, _LEAPS), _HAMILTONS)
+
+
+def _limit(units, argument):
+    """The speed 2 Phi(-argument) times the unit."""
+    return lambda _: units * 2 * stats.norm.cdf(-argument)
+
+
+# The steps that a journey of length one takes, at one rate of acceptance, over the dimension.
+
+_DIMENSIONS = np.array([32, 64, 128, 256, 512, 1024, 2048])
+_RATE = 0.5
+_LONG = 5.0  # path length: more steps, in finer gradations, than a quarter period has
+
+
+def _hamilton_long(num_steps):
+    return metropolised(normal, integrate("leapfrog"), _LONG / num_steps, num_steps, 1.0)
+
+
+def _walk(noise_variance):
+    return samplers.random_walk_metropolis(normal, jnp.sqrt(noise_variance))
+
+
+def _costs(draw):
+    curves = {}
+    for name, make in (("random walk", _walk), ("Langevin", _langevin)):
+        costs = []
+        for dimension in _DIMENSIONS:
+            rate = _common_rate(make, draw, dimension)
+            low, high = np.log(1e-4), np.log(8.0)
+            for _ in range(12):
+                middle = (low + high) / 2
+                low, high = (middle, high) if rate(np.exp(middle)) > _RATE else (low, middle)
+            costs.append(np.exp(-(low + high) / 2))
+        curves[name] = Curve(np.array(costs), _DIMENSIONS)
+    curves["Hamilton"] = Curve(np.array([_steps_for(draw, d) for d in _DIMENSIONS]) / _LONG, _DIMENSIONS)
+    return curves
+
+
+def _common_rate(make, draw, dimension):
+    """Mean acceptance by setting, with the same starts and the same random numbers for each."""
+    start = generator(draw.key).normal(size=(draw.budget, dimension))
+    return lambda setting: float(np.mean(_rates(make, draw.key, start, [setting])))
+
+
+def _steps_for(draw, dimension):
+    """The number of leapfrog steps at which the rate passes the wanted one, linear between whole numbers."""
+    rate, low, high = _common_rate(_hamilton_long, draw, dimension), 3, 64
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rate(middle) > _RATE else (middle, high)
+    below, above = rate(low), rate(high)
+    return low + (_RATE - below) / (above - below)
+
+
+_POWERS = {"random walk": 1.0, "Langevin": 1 / 3, "Hamilton": 1 / 4}
+
+CLAIMS = (
+    Claim(
+        "samplers.metropolis_hastings",
+        part="optimal scaling",
+        says="With steps of variance l^2 / (d I), I = E (log f)'^2, a random walk in many dimensions accepts "
+        "2 Phi(-l / 2) of them, whatever f; it moves fastest where this is 0.234.",
+        measure=_walk_speeds,
+        predict=_limit(_WALKS**2, _WALKS / 2),
+        judge=Mean(resolution=0.1, floor=0.1),
+        control=Variant("without the curvature that every step costs", predict=_limit(_WALKS**2, _WALKS / 4)),
+        budget=Budget(4_000, 100_000),
+        axes=Axes("acceptance", "speed, squared step times acceptance"),
+    ),
+    Claim(
+        "samplers.ula",
+        part="optimal scaling",
+        says="With steps of variance l^2 d^(-1/3), adjusted Langevin steps on N(0, I) are accepted at the rate "
+        "2 Phi(-l^3 / 8); they move fastest where this is 0.574.",
+        measure=_langevin_speeds,
+        predict=_limit(_LANGEVINS**2, _LANGEVINS**3 / 8),
+        judge=Mean(resolution=0.1, floor=0.1),
+        control=Variant("at the rate of a random walk", predict=_limit(_LANGEVINS**2, _LANGEVINS / 2)),
+        budget=Budget(2_000, 40_000),
+        axes=Axes("acceptance", "speed, squared step times acceptance"),
+    ),
+    Claim(
+        "samplers.hmc",
+        part="optimal scaling",
+        says="With steps l d^(-1/4), trajectories of length T on N(0, I) are accepted at the rate "
+        "2 Phi(-l^2 |sin T| / 8); work is best spent where this is 0.651.",
+        measure=_hamilton_speeds,
+        predict=_limit(_HAMILTONS, _HAMILTONS**2 * np.sin(_TIME) / 8),
+        judge=Mean(resolution=0.1, floor=0.1),
+        control=Variant("at the rate of a random walk", predict=_limit(_HAMILTONS, _HAMILTONS / 2)),
+        budget=Budget(1_000, 20_000),
+        axes=Axes("acceptance", "speed, step times acceptance"),
+    ),
+    Claim(
+        "samplers.hmc",
+        part="dimension",
+        says="At one rate of acceptance, a random walk takes d steps to move by its target's width, adjusted Langevin "
+        "steps d^(1/3), Hamiltonian trajectories d^(1/4).",
+        measure=_costs,
+        predict=lambda _: _POWERS,
+        judge=Slope(tolerance=0.06),
+        control=Variant("all like the square root", predict=lambda _: dict.fromkeys(_POWERS, 0.5)),
+        budget=Budget(400, 10_000),
+        axes=Axes("dimension", "steps", "xy"),
+    ),
+)
