@@ -13,6 +13,7 @@ from dltheory.samplers.diagnostics import (
     rhat,
 )
 from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
+from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -40,6 +41,7 @@ from dltheory.samplers.metropolis import (
     random_walk_metropolis,
     transition_matrix,
 )
+from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.samplers.stochastic_gradient import (
@@ -54,11 +56,14 @@ from dltheory.samplers.stochastic_gradient import (
 )
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
     "BlockKernel",
     "GibbsInfo",
     "GibbsState",
+    "DualAveraging",
+    "DualAveragingState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -68,6 +73,7 @@ __all__ = [
     "MetropolisInfo",
     "MetropolisState",
     "PsgldState",
+    "NutsInfo",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -79,10 +85,12 @@ __all__ = [
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
+    "Warmup",
     "acceptance_probability",
     "autocorrelation",
     "block_kernel",
     "control_variate_score",
+    "dual_averaging",
     "ebfmi",
     "ess_bulk",
     "ess_mean",
@@ -103,6 +111,7 @@ __all__ = [
     "minibatch_score",
     "minibatch_score_variance",
     "parallel_tempering",
+    "nuts",
     "potential",
     "psgld",
     "random_walk_metropolis",
@@ -113,4 +122,5 @@ __all__ = [
     "transition_matrix",
     "ula",
     "underdamped_langevin",
+    "warmup",
 ]
