@@ -12,8 +12,8 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
-from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -60,10 +60,10 @@ from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
     "BlockKernel",
-    "GibbsInfo",
-    "GibbsState",
     "DualAveraging",
     "DualAveragingState",
+    "GibbsInfo",
+    "GibbsState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -72,8 +72,8 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
-    "PsgldState",
     "NutsInfo",
+    "PsgldState",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -110,8 +110,8 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
-    "parallel_tempering",
     "nuts",
+    "parallel_tempering",
     "potential",
     "psgld",
     "random_walk_metropolis",
