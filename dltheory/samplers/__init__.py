@@ -92,6 +92,8 @@ __all__ = [
     "BlockKernel",
     "ChainStatistics",
     "Chains",
+    "DualAveraging",
+    "DualAveragingState",
     "GibbsInfo",
     "GibbsState",
     "DualAveraging",
