@@ -156,7 +156,7 @@ def windows(num_steps: int) -> tuple[int, ...]:
     if num_steps < _BEFORE + _FIRST + _AFTER:
         before, after = int(0.15 * num_steps), int(0.1 * num_steps)
         return before, num_steps - before - after, after
-    lengths, rest, length = [_FIRST], num_steps - _BEFORE - _FIRST - _AFTER, 2 * _FIRST
+    lengths, rest, length = [], num_steps - _BEFORE - _AFTER, _FIRST
     while rest:
         # The last window takes what would not do for one twice as long as itself.
         lengths.append(length if rest >= 3 * length else rest)

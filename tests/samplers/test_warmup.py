@@ -20,6 +20,10 @@ def make_nuts(log_density_fn, step_size, inverse_mass_matrix):
     return samplers.nuts(log_density_fn, step_size, inverse_mass_matrix=inverse_mass_matrix)
 
 
+def make_hmc(log_density_fn, step_size, inverse_mass_matrix):
+    return samplers.hmc(log_density_fn, step_size, 3, inverse_mass_matrix=inverse_mass_matrix)
+
+
 def test_dual_averaging_is_the_loop_of_its_paper_and_blackjax(x64):
     rates = np.random.default_rng(0).uniform(0, 1, 40)
     search = samplers.dual_averaging(0.7)
@@ -54,7 +58,7 @@ def test_dual_averaging_finds_the_step_size_of_a_known_rate():
 def test_windows_are_those_of_stan():
     # Stan's reference manual: of 1000 steps 75, then 25, 50, 100, 200 and 500, then 50.
     assert windows(1000) == (75, 25, 50, 100, 200, 500, 50)
-    for num_steps in (20, 21, 99, 149, 150, 151, 170, 275, 299, 300, 301, 324, 325, 500, 749, 750, 2000, 12345):
+    for num_steps in (20, 21, 99, 149, 150, 151, 170, 200, 275, 299, 300, 301, 324, 325, 500, 749, 750, 2000, 12345):
         before, *lengths, after = windows(num_steps)
         assert before + sum(lengths) + after == num_steps
         assert min(lengths) > 0
@@ -92,15 +96,9 @@ def test_the_mass_matrix_is_the_covariance_and_the_step_size_meets_its_target(tu
     assert tuned.step_sizes.shape == (300,)
     assert tuned.infos.acceptance_rate.shape == (8, 300)
     assert 0.5 < float(tuned.step_size) < 1.5
-    # At the averaged step size the acceptance rate is the target, and trajectories are short.
-    algorithm = make_nuts(normal, tuned.step_size, tuned.inverse_mass_matrix)
-
-    def chain(key, state):
-        return jax.lax.scan(lambda s, k: algorithm.step(k, s), state, jax.random.split(key, 100))[1]
-
-    infos = jax.jit(jax.vmap(chain))(jax.random.split(KEY, 8), tuned.states)
-    assert float(jnp.mean(infos.acceptance_rate)) == pytest.approx(0.8, abs=0.1)
-    assert int(jnp.max(infos.num_integration_steps)) <= 15
+    # Of the last steps, which are for the step size alone.
+    assert float(jnp.mean(tuned.infos.acceptance_rate[:, -50:])) == pytest.approx(0.8, abs=0.1)
+    assert int(jnp.max(tuned.infos.num_integration_steps[:, -30:])) <= 15
 
 
 def test_the_first_step_sizes_double_or_halve_until_the_rate_crosses(tuned):
@@ -114,9 +112,9 @@ def test_the_first_step_sizes_double_or_halve_until_the_rate_crosses(tuned):
 def test_dense_masses_see_correlations(x64):
     covariance = np.array([[1.0, 0.99], [0.99, 1.0]])
     precision = np.linalg.inv(covariance)
-    make = functools.partial(make_nuts, lambda x: -x @ precision @ x / 2)
-    run = jax.jit(lambda key, x: samplers.warmup(key, make, x, 300, dense=True))
-    found = run(KEY, jnp.ones((8, 2)))
+    make = functools.partial(make_hmc, lambda x: -x @ precision @ x / 2)
+    run = jax.jit(lambda key, x: samplers.warmup(key, make, x, 200, dense=True))
+    found = run(KEY, jnp.ones((16, 2)))
     np.testing.assert_allclose(found.inverse_mass_matrix, covariance, atol=0.25)
     assert float(found.step_size) > 0.5
     assert found.step_size.dtype == jnp.float64
@@ -131,13 +129,14 @@ def test_samplers_without_a_mass_matrix_find_their_step_size():
 
 
 def test_a_start_without_density_is_nan_and_said():
-    make = functools.partial(make_nuts, lambda x: jnp.sum(jnp.log(x)) - jnp.sum(x))
-    run = jax.jit(lambda x: samplers.warmup(KEY, make, x, 20))
-    found = run(jnp.array([[1.0], [-1.0]]))
+    make = functools.partial(make_hmc, lambda x: jnp.sum(jnp.log(x)) - jnp.sum(x))
+    run = lambda x: samplers.warmup(KEY, make, x, 20)  # noqa: E731
+    start = jnp.array([[1.0], [-1.0]])
+    found = jax.jit(run)(start)
     assert np.isnan(found.step_size)
     assert np.isnan(found.inverse_mass_matrix).all()
     with pytest.raises(ValueError, match="`positions` must have a finite log density"):
-        debug.checked(lambda x: samplers.warmup(KEY, make, x, 20).step_size)(jnp.array([[1.0], [-1.0]]))
+        debug.checked(jax.jit(run))(start)
 
 
 MAKE = functools.partial(make_nuts, lambda x: -jnp.sum(x**2) / 2)
