@@ -27,8 +27,8 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
-from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -67,13 +67,6 @@ from dltheory.samplers.predictive import (
     predictive_probabilities,
 )
 from dltheory.samplers.protocol import SamplingAlgorithm
-from dltheory.samplers.streaming import ChainStatistics, run_statistics
-from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
-from dltheory.samplers.warmup import Warmup, warmup
-
-__all__ = [
-    "ChainStatistics",
-    "Chains",
 from dltheory.samplers.stochastic_gradient import (
     PsgldState,
     SghmcInfo,
@@ -87,6 +80,7 @@ from dltheory.samplers.stochastic_gradient import (
 from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
     "BlockKernel",
@@ -96,8 +90,6 @@ __all__ = [
     "DualAveragingState",
     "GibbsInfo",
     "GibbsState",
-    "DualAveraging",
-    "DualAveragingState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -106,9 +98,9 @@ __all__ = [
     "MalaState",
     "MetropolisInfo",
     "MetropolisState",
+    "NutsInfo",
     "PredictiveMoments",
     "PsgldState",
-    "NutsInfo",
     "ReliabilityCurve",
     "SamplingAlgorithm",
     "SghmcInfo",
@@ -155,8 +147,8 @@ __all__ = [
     "metropolis_hastings",
     "minibatch_score",
     "minibatch_score_variance",
-    "parallel_tempering",
     "nuts",
+    "parallel_tempering",
     "posterior_outputs",
     "potential",
     "predictive_cdf",
