@@ -27,11 +27,16 @@ def _log_prior(weights: Array) -> Array:
     return -jnp.sum(weights**2) / 2
 
 
+def _softplus(x: Array) -> Array:
+    """The logarithm of 1 + exp(x), without overflow, and with a derivative that costs no logarithm."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
 def _log_likelihood(weights: Array, example: tuple[Array, Array]) -> Array:
     """Of one example, or of many together."""
     x, y = example
     logits = x @ weights
-    return jnp.sum(y * logits - jax.nn.softplus(logits))
+    return jnp.sum(y * logits - _softplus(logits))
 
 
 def _log_posterior(x: Array, y: Array) -> LogDensity:
