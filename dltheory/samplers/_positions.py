@@ -19,6 +19,7 @@ __all__ = [
     "draw",
     "flatten",
     "floating",
+    "require_like",
     "require_positive",
     "scalar_log_density",
     "value_and_gradient",
@@ -95,3 +96,13 @@ def require_positive(**settings: Scalar) -> None:
         shapes(**{name: (setting, "")})
         known = isinstance(setting, int | float)
         require(setting > 0, f"`{name}` must be positive" + (f", got {setting}" if known else ""))
+
+
+def require_like(position: PyTree, other: PyTree, what: str) -> None:
+    """Demands a tree with the structure, shapes and dtypes of the position; `what` says whose result it is."""
+
+    def kinds(tree):
+        return [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(tree)]
+
+    same = jax.tree.structure(position) == jax.tree.structure(other) and kinds(position) == kinds(other)
+    require(same, f"{what} must return what is like the position, {kinds(position)}, got {kinds(other)}")

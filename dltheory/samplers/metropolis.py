@@ -11,7 +11,14 @@ from jax.flatten_util import ravel_pytree
 
 from dltheory._checks import require, shapes
 from dltheory._trees import strongly_typed
-from dltheory.samplers._positions import accept_probability, choose, draw, floating, scalar_log_density
+from dltheory.samplers._positions import (
+    accept_probability,
+    choose,
+    draw,
+    floating,
+    require_like,
+    scalar_log_density,
+)
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.typing import Array, ArrayLike, LogDensityFn, PRNGKey, PyTree, Scalar
 
@@ -128,7 +135,7 @@ def metropolis_hastings(
     def step(key, state):
         key_proposal, key_accept = jax.random.split(key)
         proposal = proposal_sample(key_proposal, state.position)
-        _like(state.position, proposal)
+        require_like(state.position, proposal, "`proposal_sample`")
         forward = backward = 0.0
         if proposal_log_density is not None:
             forward = proposal_log_density(proposal, state.position)
@@ -273,11 +280,3 @@ def _accept(uniform, state, proposed, log_forward: Scalar = 0.0, log_backward: S
     rate = acceptance_probability(state.logdensity, proposed.logdensity, log_forward, log_backward)
     accepted = uniform < rate
     return choose(accepted, proposed, state), MetropolisInfo(acceptance_rate=rate, is_accepted=accepted)
-
-
-def _like(position, proposal):
-    def kinds(tree):
-        return [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(tree)]
-
-    same = jax.tree.structure(position) == jax.tree.structure(proposal) and kinds(position) == kinds(proposal)
-    require(same, f"`proposal_sample` must return what is like the position, {kinds(position)}, got {kinds(proposal)}")

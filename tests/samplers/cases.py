@@ -15,6 +15,7 @@ DIAGONAL = np.array([0.5, 2.0])
 DRAWS = _RNG.normal(size=(3, 14))
 DATA = _RNG.normal(size=(5, 2))
 STEP = np.array(0.2)
+POSITIONS = _RNG.normal(size=(3, 2))
 INTEGERS = np.array([1, 2])
 VECTOR = np.zeros(14)
 
@@ -48,6 +49,47 @@ def _estimate(make):
         return estimator.estimate(key, position, estimator.init(position / 2))
 
     return run
+
+
+def _batches(x):
+    data = jnp.asarray(DATA, x.dtype)
+    return samplers.minibatch_score(_log_density, _log_likelihood, data, 2)
+
+
+def _psgld(key, position, step):
+    return _steps(lambda: samplers.psgld(_batches(position), step, b2=0.5, eps=0.1))(key, position)
+
+
+def _sghmc(key, position, step, friction, inverse_mass, noise):
+    settings = {"inverse_mass_matrix": inverse_mass, "noise_estimate": noise}
+    return _steps(lambda: samplers.sghmc(_batches(position), step, friction, **settings))(key, position)
+
+
+def _blocks(scan):
+    def density(position):
+        return _log_density(jnp.stack(list(position)))
+
+    def run(key, position, scale):
+        kernel = samplers.block_kernel(density, 0, lambda f: samplers.random_walk_metropolis(f, scale))
+        draw = lambda key, x: x[0] / 2 + jax.random.normal(key, (), x[0].dtype)  # noqa: E731
+        return _steps(lambda: samplers.gibbs((kernel, draw), scan=scan))(key, position)
+
+    return run
+
+
+def _block(key, position, scale):
+    kernel = samplers.block_kernel(
+        lambda x: _log_density(x["a"]) + jnp.sum(x["b"]), "a", lambda f: samplers.random_walk_metropolis(f, scale)
+    )
+    return kernel.step(key, position)
+
+
+def _tempered(key, position, step, betas):
+    make = lambda f, beta: samplers.hmc(f, step / jnp.sqrt(beta), 2)  # noqa: E731
+    reference = lambda x: -jnp.sum(x**2) / 2  # noqa: E731
+    return _steps(lambda: samplers.parallel_tempering(_log_density, make, betas, log_reference_fn=reference))(
+        key, position
+    )
 
 
 def _exact(position):
@@ -86,6 +128,21 @@ def _of_draws(name, *settings, **more):
 
 def _transitions(log_density, proposal):
     return samplers.transition_matrix(log_density, jax.nn.softmax(proposal, axis=1))
+
+
+def _average(step_size, rates):
+    search = samplers.dual_averaging()
+    state = search.init(step_size)
+    for rate in rates:
+        state = search.update(state, rate)
+    return state
+
+
+def _warm_up(key, positions, step_size):
+    def make(step_size, inverse_mass_matrix):
+        return samplers.hmc(_log_density, step_size, 2, inverse_mass_matrix=inverse_mass_matrix)
+
+    return samplers.warmup(key, make, positions, 20, initial_step_size=step_size)
 
 
 CASES = (
@@ -161,6 +218,24 @@ CASES = (
         (KEY, np.stack([X, -X]), STEP),
         call=_run_statistics,
         wrong={"positions": (KEY, np.array(0.5), STEP), "step_size": (KEY, np.stack([X, -X]), DIAGONAL)},
+        "dltheory.samplers.nuts",
+        (KEY, X, STEP, DIAGONAL),
+        call=_steps(lambda step, m: samplers.nuts(_log_density, step, inverse_mass_matrix=m, max_num_doublings=4)),
+        wrong={"inverse_mass_matrix": (KEY, X, STEP, np.ones(3)), "position": (KEY, INTEGERS, STEP, DIAGONAL)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.dual_averaging",
+        (STEP, np.array([0.3, 0.9])),
+        call=_average,
+        wrong={"step_size": (DIAGONAL, DIAGONAL), "acceptance_rate": (STEP, np.ones((2, 2)))},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.warmup",
+        (KEY, POSITIONS, STEP),
+        call=_warm_up,
+        wrong={"positions": (KEY, np.array(1.0), STEP), "initial_step_size": (KEY, POSITIONS, DIAGONAL)},
         grad=(),
     ),
     Case(
@@ -241,5 +316,66 @@ CASES = (
         call=lambda x, data: samplers.minibatch_score_variance(_log_likelihood, x, data, 2, replace=False),
         wrong={"data": (X, np.array(1.0))},
         grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.sgld",
+        (KEY, X, STEP),
+        call=lambda key, x, step: _steps(lambda: samplers.sgld(_batches(x), step))(key, x),
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.psgld",
+        (KEY, X, STEP),
+        call=_psgld,
+        wrong={"step_size": (KEY, X, DIAGONAL), "position": (KEY, INTEGERS, STEP)},
+        grad=(1, 2),
+    ),
+    Case(
+        "dltheory.samplers.sghmc",
+        (KEY, X, STEP, np.array(0.7), DIAGONAL, np.array([0.1, 0.2])),
+        call=_sghmc,
+        wrong={
+            "step_size": (KEY, X, DIAGONAL, 0.7, DIAGONAL, 0.0),
+            "friction": (KEY, X, STEP, np.ones(3), DIAGONAL, 0.0),
+            "inverse_mass_matrix": (KEY, X, STEP, 0.7, np.eye(2), 0.0),
+            "noise_estimate": (KEY, X, STEP, 0.7, DIAGONAL, np.ones(3)),
+            "position": (KEY, INTEGERS, STEP, 0.7, DIAGONAL, 0.0),
+        },
+        grad=(1, 2, 3, 4, 5),
+    ),
+    Case(
+        "dltheory.samplers.gibbs",
+        (KEY, (np.array(0.7), np.array(-0.4)), STEP),
+        call=_blocks("systematic"),
+        wrong={
+            "conditionals": (KEY, (np.array(0.7), np.array(-0.4), np.array(0.1)), STEP),
+            "scale": (KEY, (np.array(0.7), np.array(-0.4)), np.ones(3)),
+        },
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.gibbs",
+        (KEY, (np.array(0.7), np.array(-0.4)), STEP),
+        call=_blocks("random"),
+        grad=(),
+        label="random",
+    ),
+    Case(
+        "dltheory.samplers.block_kernel",
+        (KEY, {"a": X, "b": MOMENTUM}, STEP),
+        call=_block,
+        wrong={"scale": (KEY, {"a": X, "b": MOMENTUM}, np.ones(3))},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.parallel_tempering",
+        (KEY, X, STEP, np.array([1.0, 0.5, 0.2])),
+        call=_tempered,
+        wrong={
+            "inverse_temperatures": (KEY, X, STEP, np.ones((1, 1))),
+            "position": (KEY, INTEGERS, STEP, np.array([1.0, 0.5])),
+        },
+        grad=(),
     ),
 )
