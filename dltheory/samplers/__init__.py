@@ -45,7 +45,6 @@ from dltheory.samplers.metropolis import (
 from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
 from dltheory.samplers.protocol import SamplingAlgorithm
-from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.stochastic_gradient import (
     PsgldState,
     SghmcInfo,
@@ -56,14 +55,15 @@ from dltheory.samplers.stochastic_gradient import (
     sghmc,
     sgld,
 )
+from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
 from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
+    "BlockKernel",
     "ChainStatistics",
     "Chains",
-    "BlockKernel",
     "DualAveraging",
     "DualAveragingState",
     "GibbsInfo",

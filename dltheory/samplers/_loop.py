@@ -203,20 +203,20 @@ def _now_and_then(tell, num_draws, leads):
 
 
 class _Progress:
-    """Prints how far a loop has come to the standard error stream."""
+    """Writes how far a loop has come to the standard error stream."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._lock = threading.Lock()
         self._began = self._last = time.monotonic()
 
-    def __call__(self, done: Array) -> None:
-        done, now = int(done), time.monotonic()
+    def __call__(self, num_draws: Array) -> None:
+        done, now = int(num_draws), time.monotonic()
         with self._lock:
             if done == 0:
                 self._began = self._last = now
             elif now - self._last >= _SECONDS:
                 self._last, spent = now, now - self._began
                 left = spent / done * (self._total - done)
-                words = f"draw {done} of {self._total}: {spent:.0f} s, about {left:.0f} s to go"
-                print(words, file=sys.stderr, flush=True)
+                sys.stderr.write(f"draw {done} of {self._total}: {spent:.0f} s, about {left:.0f} s to go\n")
+                sys.stderr.flush()

@@ -92,8 +92,7 @@ def run_statistics(
     Warns:
         RuntimeWarning: as `run`.
 
-    A helper.  Source: Welford 1962; Chan, Golub and LeVeque 1983; Gelman and Rubin 1992; Knuth 1997, section 4.2.2
-    (rounding).
+    A helper.  Source: Welford 1962; Chan, Golub and LeVeque 1983; Gelman and Rubin 1992; Kahan 1965 (rounding).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers

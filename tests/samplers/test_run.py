@@ -141,7 +141,7 @@ def test_statistics_are_those_of_the_draws(num_steps, x64):
 
 
 class Told(NamedTuple):
-    position: jax.Array
+    position: dict[str, jax.Array]
 
 
 def telling(numbers):
