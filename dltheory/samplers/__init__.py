@@ -28,6 +28,7 @@ from dltheory.samplers.diagnostics import (
     rhat,
 )
 from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
+from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -55,6 +56,7 @@ from dltheory.samplers.metropolis import (
     random_walk_metropolis,
     transition_matrix,
 )
+from dltheory.samplers.nuts import NutsInfo, nuts
 from dltheory.samplers.potential import potential
 from dltheory.samplers.predictive import (
     PredictiveMoments,
@@ -78,6 +80,7 @@ from dltheory.samplers.stochastic_gradient import (
 from dltheory.samplers.streaming import ChainStatistics, run_statistics
 from dltheory.samplers.tempering import TemperingInfo, TemperingState, parallel_tempering
 from dltheory.samplers.underdamped import UnderdampedInfo, UnderdampedState, underdamped_langevin
+from dltheory.samplers.warmup import Warmup, warmup
 
 __all__ = [
     "BlockKernel",
@@ -85,6 +88,8 @@ __all__ = [
     "Chains",
     "GibbsInfo",
     "GibbsState",
+    "DualAveraging",
+    "DualAveragingState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -96,6 +101,7 @@ __all__ = [
     "PredictiveMoments",
     "PsgldState",
     "ReliabilityCurve",
+    "NutsInfo",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -107,12 +113,14 @@ __all__ = [
     "UlaState",
     "UnderdampedInfo",
     "UnderdampedState",
+    "Warmup",
     "acceptance_probability",
     "autocorrelation",
     "block_kernel",
     "brier_score",
     "categorical_log_likelihood",
     "control_variate_score",
+    "dual_averaging",
     "ebfmi",
     "ess_bulk",
     "ess_mean",
@@ -141,6 +149,7 @@ __all__ = [
     "minibatch_score_variance",
     "parallel_tempering",
     "posterior_outputs",
+    "nuts",
     "potential",
     "predictive_cdf",
     "predictive_mean_and_variance",
@@ -157,4 +166,5 @@ __all__ = [
     "transition_matrix",
     "ula",
     "underdamped_langevin",
+    "warmup",
 ]

@@ -11,7 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from dltheory._checks import require, shapes
 from dltheory.typing import Array, Scalar
 
-__all__ = ["Mass", "mass_for"]
+__all__ = ["Mass", "mass_factor", "mass_for", "scaled", "scaled_back"]
 
 
 class Mass(NamedTuple):
@@ -44,3 +44,24 @@ def mass_for(inverse_mass_matrix: Scalar | Array, like: Array) -> Mass:
         lambda momentum: inverse @ momentum,
         lambda noise: solve_triangular(factor, noise, trans=1, lower=True),  # covariance (L L^T)^{-1}
     )
+
+
+def mass_factor(inverse_mass_matrix: Scalar | Array) -> Array:
+    """A factor L of the inverse mass matrix, M^{-1} = L L^T: a number, a diagonal [p] or a lower triangle [p, p].
+
+    With momenta y = L^{-T} z, z is standard normal, its energy is |z|^2 / 2 and its velocity L z, whatever the mass.
+    NaN unless the matrix is positive definite; its shape is for `mass_for` to check.
+    """
+    inverse = jnp.asarray(inverse_mass_matrix)
+    square = inverse.ndim == 2 and inverse.shape[0] == inverse.shape[1]
+    return jnp.linalg.cholesky(inverse) if square else jnp.sqrt(inverse)
+
+
+def scaled(factor: Array, vector: Array) -> Array:
+    """L v of a vector [p]."""
+    return factor @ vector if factor.ndim == 2 else factor * vector
+
+
+def scaled_back(factor: Array, vector: Array) -> Array:
+    """L^T v of a vector [p]."""
+    return factor.T @ vector if factor.ndim == 2 else factor * vector

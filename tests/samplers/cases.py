@@ -15,6 +15,7 @@ DIAGONAL = np.array([0.5, 2.0])
 DRAWS = _RNG.normal(size=(3, 14))
 DATA = _RNG.normal(size=(5, 2))
 STEP = np.array(0.2)
+POSITIONS = _RNG.normal(size=(3, 2))
 INTEGERS = np.array([1, 2])
 VECTOR = np.zeros(14)
 
@@ -165,6 +166,21 @@ def _transitions(log_density, proposal):
     return samplers.transition_matrix(log_density, jax.nn.softmax(proposal, axis=1))
 
 
+def _average(step_size, rates):
+    search = samplers.dual_averaging()
+    state = search.init(step_size)
+    for rate in rates:
+        state = search.update(state, rate)
+    return state
+
+
+def _warm_up(key, positions, step_size):
+    def make(step_size, inverse_mass_matrix):
+        return samplers.hmc(_log_density, step_size, 2, inverse_mass_matrix=inverse_mass_matrix)
+
+    return samplers.warmup(key, make, positions, 20, initial_step_size=step_size)
+
+
 CASES = (
     _of_draws("rhat", grad=()),
     _of_draws("ess_bulk", grad=()),
@@ -238,6 +254,24 @@ CASES = (
         (KEY, np.stack([X, -X]), STEP),
         call=_run_statistics,
         wrong={"positions": (KEY, np.array(0.5), STEP), "step_size": (KEY, np.stack([X, -X]), DIAGONAL)},
+        "dltheory.samplers.nuts",
+        (KEY, X, STEP, DIAGONAL),
+        call=_steps(lambda step, m: samplers.nuts(_log_density, step, inverse_mass_matrix=m, max_num_doublings=4)),
+        wrong={"inverse_mass_matrix": (KEY, X, STEP, np.ones(3)), "position": (KEY, INTEGERS, STEP, DIAGONAL)},
+        grad=(),
+    ),
+    Case(
+        "dltheory.samplers.dual_averaging",
+        (STEP, np.array([0.3, 0.9])),
+        call=_average,
+        wrong={"step_size": (DIAGONAL, DIAGONAL), "acceptance_rate": (STEP, np.ones((2, 2)))},
+        grad=(0, 1),
+    ),
+    Case(
+        "dltheory.samplers.warmup",
+        (KEY, POSITIONS, STEP),
+        call=_warm_up,
+        wrong={"positions": (KEY, np.array(1.0), STEP), "initial_step_size": (KEY, POSITIONS, DIAGONAL)},
         grad=(),
     ),
     Case(
