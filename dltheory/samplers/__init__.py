@@ -27,8 +27,8 @@ from dltheory.samplers.diagnostics import (
     mcse_sd,
     rhat,
 )
-from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.dual_averaging import DualAveraging, DualAveragingState, dual_averaging
+from dltheory.samplers.gibbs import BlockKernel, GibbsInfo, GibbsState, block_kernel, gibbs
 from dltheory.samplers.gradient_estimators import (
     GradientEstimator,
     control_variate_score,
@@ -90,6 +90,8 @@ __all__ = [
     "GibbsState",
     "DualAveraging",
     "DualAveragingState",
+    "GibbsInfo",
+    "GibbsState",
     "GradientEstimator",
     "HmcInfo",
     "HmcState",
@@ -102,6 +104,7 @@ __all__ = [
     "PsgldState",
     "ReliabilityCurve",
     "NutsInfo",
+    "PsgldState",
     "SamplingAlgorithm",
     "SghmcInfo",
     "SghmcState",
@@ -150,6 +153,7 @@ __all__ = [
     "parallel_tempering",
     "posterior_outputs",
     "nuts",
+    "parallel_tempering",
     "potential",
     "predictive_cdf",
     "predictive_mean_and_variance",

@@ -179,14 +179,14 @@ def gibbs(
 def _with_block(position: Any, block: Any, value: PyTree) -> Any:
     """The position with another value of one block."""
     if isinstance(position, Mapping):
-        return type(position)({**position, block: value})
-    values = [value if number == block else old for number, old in enumerate(position)]
-    return type(position)(*values) if hasattr(position, "_fields") else type(position)(values)
+        return _like(position, {**position, block: value})
+    return _like(position, {**dict(enumerate(position)), block: value})
 
 
 def _like(position: Any, blocks: Mapping[Any, Any]) -> Any:
     """What there is of every block, in the form of the position."""
+    kind: Any = type(position)
     if isinstance(position, Mapping):
-        return {block: blocks[block] for block in position}
+        return kind({block: blocks[block] for block in position})
     values = [blocks[number] for number in range(len(position))]
-    return type(position)(*values) if hasattr(position, "_fields") else type(position)(values)
+    return kind(*values) if hasattr(position, "_fields") else kind(values)

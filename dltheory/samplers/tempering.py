@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,14 +24,14 @@ class TemperingState(NamedTuple):
     Attributes:
         position: theta of the replica at inverse temperature 1, any pytree.
         replicas: states of the samplers at every inverse temperature, leaves [k, ...].
-        index: which of the replicas of the start is at every inverse temperature, shape [k], integer.
-        count: number of steps taken, shape [], integer.
+        replica_index: which of the replicas of the start is at every inverse temperature, shape [k], integer.
+        step_count: number of steps taken, shape [], integer.
     """
 
     position: PyTree
     replicas: Any
-    index: Array
-    count: Array
+    replica_index: Array
+    step_count: Array
 
 
 class TemperingInfo(NamedTuple):
@@ -52,7 +52,7 @@ class TemperingInfo(NamedTuple):
 def parallel_tempering(
     log_density_fn: LogDensityFn,
     make: Callable[[LogDensityFn, Array], SamplingAlgorithm],
-    inverse_temperatures: ArrayLike,
+    inverse_temperatures: ArrayLike | Sequence[float],
     *,
     log_reference_fn: LogDensityFn | None = None,
 ) -> SamplingAlgorithm:
@@ -96,7 +96,7 @@ def parallel_tempering(
     >>> two_modes = lambda x: jnp.logaddexp(-((x - 6) ** 2) / 2, -((x + 6) ** 2) / 2)
     >>> make = lambda log_density_fn, beta: samplers.random_walk_metropolis(log_density_fn, 2 / jnp.sqrt(beta))
     >>> chain = samplers.parallel_tempering(two_modes, make, [1.0, 0.3, 0.1, 0.03])
-    >>> state, info = chain.step(jax.random.key(0), chain.init(jnp.array(6.0)))
+    >>> state, info = jax.jit(chain.step)(jax.random.key(0), chain.init(jnp.array(6.0)))
     >>> state.position.shape, info.swap_acceptance_rate.shape
     ((), (3,))
     """
@@ -133,13 +133,13 @@ def parallel_tempering(
         value = jax.vmap(log_density_fn)(moved.position)
         # A difference of betas times one of log densities: no rounding of products that nearly cancel.
         rate = accept_probability(-jnp.diff(betas) * jnp.diff(value))
-        turn = jnp.arange(k - 1) % 2 == state.count % 2
+        turn = jnp.arange(k - 1) % 2 == state.step_count % 2
         swapped = turn & (jax.random.uniform(key_swap, (k - 1,), rate.dtype) < rate)
         up, down = jnp.append(swapped, False), jnp.insert(swapped, 0, False)
         order = jnp.arange(k) + up - down
         position = jax.tree.map(lambda leaf: leaf[order], moved.position)
         replicas = jax.vmap(lambda beta, position: algorithm_at(beta).init(position))(betas, position)
-        moved = TemperingState(_first(position), replicas, state.index[order], state.count + 1)
+        moved = TemperingState(_first(position), replicas, state.replica_index[order], state.step_count + 1)
         return moved, TemperingInfo(infos, rate, swapped)
 
     return SamplingAlgorithm(init, step)

@@ -89,11 +89,11 @@ def _mixture() -> Target:
         return means[component] + widths[component] * rng.normal(size=(n, 2))
 
     def uniform(x):
-        first = stats.norm(means[:, 0], widths[:, 0])
-        joint = weights * first.pdf(x[:, :1])
+        scores = (x[:, :1] - means[:, 0]) / widths[:, 0]
+        joint = weights / widths[:, 0] * stats.norm.pdf(scores)
         given = joint / joint.sum(axis=1, keepdims=True)
         second = stats.norm.cdf(x[:, 1:], means[:, 1], widths[:, 1])
-        return np.stack([first.cdf(x[:, :1]) @ weights, (given * second).sum(axis=1)], axis=1)
+        return np.stack([stats.norm.cdf(scores) @ weights, (given * second).sum(axis=1)], axis=1)
 
     return Target(log_density, draw, uniform)
 

@@ -112,10 +112,32 @@ def _log_posterior(y):
     return lambda theta: -jnp.sum(theta**2) / 2 - jnp.sum((y - _location(theta)) ** 2) / 2
 
 
+def _blockwise(f):
+    """Each coordinate of theta given the other."""
+
+    def joint(blocks):
+        return f(jnp.stack(blocks))
+
+    algorithm = samplers.gibbs(
+        (
+            samplers.block_kernel(joint, 0, lambda f: samplers.random_walk_metropolis(f, 0.8)),
+            samplers.block_kernel(joint, 1, lambda f: samplers.hmc(f, 0.35, 3)),
+        )
+    )
+
+    def step(key, state):
+        state, info = algorithm.step(key, state)
+        return samplers.GibbsState(jnp.stack(state.position)), info
+
+    return samplers.SamplingAlgorithm(lambda theta: algorithm.init((theta[0], theta[1])), step)
+
+
 _SAMPLERS = {
     "random walk": lambda f: samplers.random_walk_metropolis(f, 0.7),
     "MALA": lambda f: samplers.mala(f, 0.15),
     "HMC": lambda f: samplers.hmc(f, 0.35, 5),
+    "NUTS": lambda f: samplers.nuts(f, 0.35, max_num_doublings=3),
+    "Gibbs": _blockwise,
 }
 
 

@@ -125,7 +125,7 @@ def _swap_acceptance(draw):
             keys = many_keys(jax.random.fold_in(draw.key, 100 * d + number), (draw.budget,))
             cold, hot = rng.normal(size=(2, draw.budget, d))
             rates.append(np.asarray(_swap_rates(keys, cold, np.sqrt(ratio) * hot, ratio)))
-        curves[f"{d} dimensions"] = estimate(np.stack(rates, axis=1), _RATIOS)
+        curves[f"d = {d}"] = estimate(np.stack(rates, axis=1), _RATIOS)
     return curves
 
 
@@ -134,7 +134,7 @@ def _beta_law(dimension_of):
 
     def predict(_):
         return {
-            f"{d} dimensions": 2 * special.betainc(dimension_of(d) / 2, dimension_of(d) / 2, 1 / (1 + _RATIOS))
+            f"d = {d}": 2 * special.betainc(dimension_of(d) / 2, dimension_of(d) / 2, 1 / (1 + _RATIOS))
             for d in _DIMENSIONS
         }
 
