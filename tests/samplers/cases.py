@@ -254,6 +254,9 @@ CASES = (
         (KEY, np.stack([X, -X]), STEP),
         call=_run_statistics,
         wrong={"positions": (KEY, np.array(0.5), STEP), "step_size": (KEY, np.stack([X, -X]), DIAGONAL)},
+        grad=(),
+    ),
+    Case(
         "dltheory.samplers.nuts",
         (KEY, X, STEP, DIAGONAL),
         call=_steps(lambda step, m: samplers.nuts(_log_density, step, inverse_mass_matrix=m, max_num_doublings=4)),

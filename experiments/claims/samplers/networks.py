@@ -19,7 +19,7 @@ __all__ = ["CLAIMS"]
 # Four observations of a function of one variable, and a network with one hidden layer.
 
 _X, _Y = np.array([[-1.2], [-0.4], [0.5], [1.3]]), np.array([1.2, -0.8, -0.6, 1.4])
-_TEST = np.array([[-2.0], [-0.8], [0.0], [0.9], [2.0]])
+_TEST = np.linspace(-2.0, 2.0, 9)[:, None]
 _NOISE, _SIGMA_W, _SIGMA_B = 0.1, 1.5, 0.5
 _STEP_SIZE, _NUM_LEAPS = 0.14, 12
 _NUM_CHAINS, _BURN_IN, _NUM_DRAWS = 64, 50, 200
@@ -90,6 +90,7 @@ def _limits(predictions):
     return {"mean": limit(predictions.outputs), "variance": limit(deviations**2)}
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _gaussian_process(kind):
     """Mean and variance [m] of the posterior of the process with one of the network's kernels."""
     x = jnp.asarray(np.concatenate([_X, _TEST]))
@@ -97,7 +98,7 @@ def _gaussian_process(kind):
     kernel = kernels.nngp.covariance if kind == "nngp" else kernels.ntk
     n = len(_X)
     posterior = nngp.gp_condition(kernel[:n, :n], kernel[n:, :n], kernel[n:, n:], jnp.asarray(_Y), noise=_NOISE)
-    return np.asarray(posterior.mean), np.diag(posterior.covariance)
+    return posterior.mean, jnp.diag(posterior.covariance)
 
 
 def _predicted(kind):
@@ -106,7 +107,7 @@ def _predicted(kind):
 
 def _excess(predictions):
     """Mean square distance from the process's mean relative to its variance, less one, over the width."""
-    mean, variance = _gaussian_process("nngp")
+    mean, variance = map(np.asarray, _gaussian_process("nngp"))
     squares = np.mean((predictions.outputs - mean) ** 2 / variance - 1, axis=(2, 3))
     return estimate(squares.T, predictions.widths)
 
