@@ -44,8 +44,8 @@ def test_arviz_reads_it_and_agrees(chains, arviz, x64):
     data, draws = interop.to_inference_data(positions), positions["layer"]["w"]
     np.testing.assert_allclose(arviz.rhat(data)["layer.w"], samplers.rhat(draws), rtol=1e-6)
     np.testing.assert_allclose(arviz.ess(data)["layer.w"], samplers.ess_bulk(draws), rtol=1e-6)
-    swapped = interop.to_inference_data(jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), positions))
-    assert not np.allclose(arviz.ess(swapped)["layer.w"], samplers.ess_bulk(draws), rtol=1e-2)
+    shuffled = interop.to_inference_data(np.random.default_rng(0).permuted(draws, axis=1))
+    assert not np.allclose(arviz.ess(shuffled)["x"], samplers.ess_bulk(draws), rtol=1e-2)
 
 
 def test_thinned_draws_are_diverging_if_any_of_their_steps_was():
