@@ -66,6 +66,7 @@ def equal(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_thinning_leaves_draws_out_and_counts_what_it_leaves_out():
     algorithm = samplers.hmc(log_density, 1.9, 5, jitter=1.0, divergence_threshold=0.05)
     whole, thinned = jax.jit(
@@ -80,6 +81,7 @@ def test_thinning_leaves_draws_out_and_counts_what_it_leaves_out():
     assert int(thinned.infos.is_divergent.sum()) > int(whole.infos.is_divergent[:, 4:30:5].sum())
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("num_steps", [6, 7, 8, 13])
 def test_blocks_of_steps_do_not_show(num_steps, monkeypatch):
     algorithm = ALGORITHMS["mala"]
@@ -106,6 +108,7 @@ def test_a_run_goes_on_from_its_states():
     close(restarted.logdensity, chains.states.logdensity)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("num_steps", [8, 9, 1])
 def test_statistics_are_those_of_the_draws(num_steps, x64):
     positions = jax.tree.map(lambda leaf: leaf.astype(np.float64), POSITIONS)
