@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import threading
 import time
@@ -14,12 +15,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from dltheory._checks import require
+from dltheory.samplers._foresight import foresee
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.typing import Array, PRNGKey, PyTree
 
 __all__ = ["advance", "chain_axis", "sharded"]
 
-_BLOCK = 128  # steps whose keys are made at once: enough to hide what a call costs, few enough to stay in a cache
+# How far to look ahead: enough to hide what a call of the bit generator costs, little enough to stay in a cache.
+_MOST = 128  # steps
+_BYTES = 2**20  # of random numbers
 _REPORTS = 20  # at most, of a loop's progress
 _SECONDS = 1.0  # at least, between two of them
 
@@ -54,49 +58,78 @@ def advance(
     Returns:
         The last states, the last carry, and what was kept, leaves [s, ...].
     """
-    step = jax.vmap(algorithm.step)
+    early, late = foresee(algorithm.step, *_one(keys, states))
+    step = jax.vmap(late)
+    most = _steps_together(early, keys)
+
+    def foreseen(steps):
+        """What can be known of some steps, [..., c, ...]."""
+        known = jax.vmap(lambda key, step: early(jax.random.fold_in(key, step)), in_axes=(0, None))
+        for _ in range(steps.ndim):
+            known = jax.vmap(known, in_axes=(None, 0))
+        return known(keys, steps)
 
     def draw(carried, x):
-        index, step_keys = x
+        index, known = x
         states, carry = carried
         if report is not None:
             report(index)
-        states, infos = step(step_keys[0], states) if thinning == 1 else _several(step, step_keys, states)
+        states, infos = step(known, states) if thinning == 1 else several(states, index, known)
         carry, kept = visit(carry, index, states, infos)
         return (states, carry), kept
 
-    def draws(carried, first):
+    def several(states, index, known):
+        """Steps of which only the last is kept, but truth values and whole numbers of the infos are added up."""
+
+        def one(carried, x):
+            states, totals = carried
+            states, infos = step(x[1], states)
+            added = jax.tree.map(lambda total, leaf: total + leaf if _counts(leaf) else leaf, totals, infos)
+            return (states, added), ()
+
+        totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, int if leaf.dtype == bool else leaf.dtype), like)
+        carried, numbers = (states, totals), jnp.arange(thinning)
+        if thinning <= most:
+            return jax.lax.scan(one, carried, (numbers, known))[0]
+        return _blocks(one, carried, thinning, most, lambda number: foreseen(index * thinning + number))[0]
+
+    def foreseen_of_draws(index):
+        if thinning > most:
+            return ()
+        if thinning == 1:
+            return foreseen(index)
+        return foreseen(jnp.expand_dims(index * thinning, 1) + jnp.expand_dims(jnp.arange(thinning), 0))
+
+    _, like = jax.eval_shape(jax.vmap(algorithm.step), keys, states)
+    carried, kept = _blocks(draw, (states, carry), num_draws, max(1, most // thinning), foreseen_of_draws)
+    return *carried, kept
+
+
+def _one(keys, states):
+    """A key and a state of one chain, by their shapes."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (keys, states))
+
+
+def _steps_together(early, keys) -> int:
+    """How many steps of all chains to look ahead."""
+    known = jax.tree.leaves(jax.eval_shape(jax.vmap(early), keys))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in known)
+    return max(1, min(_MOST, _BYTES // max(size, 1)))
+
+
+def _blocks(body, carry, number, most, prepare):
+    """The scan of a body over pairs of an index below a number and what is prepared for it, for some at a time."""
+
+    def block(carry, first):
         index = first + jnp.arange(size)
-        return jax.lax.scan(some_draw, carried, (index, step_keys(index)))
+        return jax.lax.scan(some, carry, (index, prepare(index)))
 
-    def step_keys(index):
-        """Of the steps that lead to some draws, [draws, thinning, c]."""
-        steps = jnp.expand_dims(index * thinning, 1) + jnp.expand_dims(jnp.arange(thinning), 0)
-        of_a_step = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        return jax.vmap(jax.vmap(of_a_step, in_axes=(None, 0)), in_axes=(None, 0))(keys, steps)
-
-    size = _block_size(num_draws, max(1, _BLOCK // thinning))
-    some_draw = draw if num_draws % size == 0 else _only(draw, lambda x: x[0] < num_draws)
-    if size == num_draws:
-        (states, carry), kept = draws((states, carry), 0)
-        return states, carry, kept
-    (states, carry), kept = jax.lax.scan(draws, (states, carry), jnp.arange(0, num_draws, size))
-    return states, carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_draws], kept)
-
-
-def _several(step, step_keys, states):
-    """Steps of which only the last is kept, but truth values and whole numbers of the infos are added up."""
-
-    def one(carried, keys):
-        states, totals = carried
-        states, infos = step(keys, states)
-        added = jax.tree.map(lambda total, leaf: total + leaf if _counts(leaf) else leaf, totals, infos)
-        return (states, added), None
-
-    _, infos = jax.eval_shape(step, step_keys[0], states)
-    totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, int if leaf.dtype == bool else leaf.dtype), infos)
-    (states, totals), _ = jax.lax.scan(one, (states, totals), step_keys)
-    return states, totals
+    size = _block_size(number, most)
+    some = body if number % size == 0 else _only(body, lambda x: x[0] < number)
+    if size == number:
+        return block(carry, 0)
+    carry, kept = jax.lax.scan(block, carry, jnp.arange(0, number, size))
+    return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], kept)
 
 
 def _counts(leaf: Array) -> bool:
@@ -170,20 +203,20 @@ def _now_and_then(tell, num_draws, leads):
 
 
 class _Progress:
-    """Prints how far a loop has come to the standard error stream."""
+    """Writes how far a loop has come to the standard error stream."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._lock = threading.Lock()
         self._began = self._last = time.monotonic()
 
-    def __call__(self, done: Array) -> None:
-        done, now = int(done), time.monotonic()
+    def __call__(self, num_draws: Array) -> None:
+        done, now = int(num_draws), time.monotonic()
         with self._lock:
             if done == 0:
                 self._began = self._last = now
             elif now - self._last >= _SECONDS:
                 self._last, spent = now, now - self._began
                 left = spent / done * (self._total - done)
-                words = f"draw {done} of {self._total}: {spent:.0f} s, about {left:.0f} s to go"
-                print(words, file=sys.stderr, flush=True)
+                sys.stderr.write(f"draw {done} of {self._total}: {spent:.0f} s, about {left:.0f} s to go\n")
+                sys.stderr.flush()

@@ -40,12 +40,12 @@ def start(like: Array) -> Sum:
 
 
 def add(total: Sum, x: Array) -> Sum:
-    """The sum with one more term; the error of the addition is exact (Knuth's two-sum).
+    """The sum with one more term (Kahan's summation), where the rounding error is that of Knuth's two-sum.
 
-    >>> total = start(jnp.zeros(()))
-    >>> for x in (1e8, 1.0, -1e8): total = add(total, jnp.array(x))
-    >>> float(total.high + total.low)
-    1.0
+    >>> total = Sum(jnp.array(1e8), jnp.array(0.0))
+    >>> for _ in range(16): total = add(total, jnp.array(1.0))
+    >>> float(total.high), float(total.high + 1.0)
+    (100000016.0, 100000016.0)
     """
     x = x + total.low
     high = total.high + x

@@ -42,10 +42,10 @@ def run(
 ) -> Chains:
     r"""Draws of many independent chains of one sampler, which step together.
 
-    Chain i has the i-th of the keys into which `key` is split, and its step t that key with t folded in. Its draws do
-    not depend on how many chains, steps or devices there are, and thinning leaves some out. They are equal to the last
-    bit where the log density is computed entry by entry; a matrix product may round otherwise for another number of
-    chains at once.
+    Chain i has the i-th of the keys into which `key` is split, and its step t that key with t folded in. Its random
+    numbers do not depend on how many chains, steps or devices there are, and thinning only leaves draws out. A run
+    repeats itself to the last bit. With another number of chains on a device a compiler may round products and sums
+    otherwise, which a chain magnifies step by step; draws are then as good as others, not the same.
 
     Compile it where it is called more than once: ``jax.jit(lambda key, x: run(key, algorithm, x, 1000))``. What is
     checked of values, and what is warned of, is so only outside of `jit`.

@@ -92,8 +92,7 @@ def run_statistics(
     Warns:
         RuntimeWarning: as `run`.
 
-    A helper.  Source: Welford 1962; Chan, Golub and LeVeque 1983; Gelman and Rubin 1992; Knuth 1997, section 4.2.2
-    (rounding).
+    A helper.  Source: Welford 1962; Chan, Golub and LeVeque 1983; Gelman and Rubin 1992; Kahan 1965 (rounding).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers
@@ -184,6 +183,10 @@ def _statistics(states, tally: _Tally, num_steps, unravel) -> ChainStatistics:
     lengths = jnp.expand_dims(jnp.array([half, num_steps - 2 * half, half], dtype), (0, 2))
     # Means as differences to one of them, which are exact where the chains have mixed.
     base = jax.tree.map(lambda leaf: leaf[:1, 2:], mean)
+
+    def whole(difference):
+        return base.high[0] + (base.low[0] + difference)
+
     means = centred(mean.high, base) + mean.low
     of_chains, within = _joined(means, squares, lengths, axes=(1,))
     of_all, total = _joined(means, squares, lengths, axes=(0, 1))
@@ -197,15 +200,14 @@ def _statistics(states, tally: _Tally, num_steps, unravel) -> ChainStatistics:
         outer = jnp.einsum("cgp,cgq->pq", lengths * apart, apart, precision=jax.lax.Precision.HIGHEST)
         product = jnp.sum(tally.products.high, axis=0) + outer
         matrix = (product + product.T) / (2 * (size - 1))
-    whole = base.high[0] + base.low[0]
     rate, divergent = tally.rate, tally.counted.get("is_divergent")
     return ChainStatistics(
         states=states,
-        mean=unravel((whole + of_all[0])[0]),
+        mean=unravel(whole(of_all[0])[0]),
         variance=unravel(total[0, 0] / (size - 1)),
         covariance=matrix,
         rhat=unravel(rhat),
-        chain_means=jax.vmap(unravel)(whole + of_chains[:, 0]),
+        chain_means=jax.vmap(unravel)(whole(of_chains[:, 0])),
         chain_variances=jax.vmap(unravel)(within[:, 0] / (num_steps - 1)),
         acceptance_rate=jnp.full(num_chains, jnp.nan, dtype) if rate is None else rate.high / num_steps,
         num_divergent=jnp.zeros(num_chains, int) if divergent is None else divergent,

@@ -27,11 +27,16 @@ def _log_prior(weights: Array) -> Array:
     return -jnp.sum(weights**2) / 2
 
 
+def _softplus(x: Array) -> Array:
+    """The logarithm of 1 + exp(x), without overflow, and with a derivative that costs no logarithm."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
 def _log_likelihood(weights: Array, example: tuple[Array, Array]) -> Array:
     """Of one example, or of many together."""
     x, y = example
     logits = x @ weights
-    return jnp.sum(y * logits - jax.nn.softplus(logits))
+    return jnp.sum(y * logits - _softplus(logits))
 
 
 def _log_posterior(x: Array, y: Array) -> LogDensity:
@@ -50,10 +55,10 @@ def _problem() -> tuple[np.ndarray, np.ndarray]:
 def _laplace(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mode, by Newton's method, and the covariance of the normal law around it."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    weights = np.zeros(x.shape[1])
+    weights, precision = np.zeros(x.shape[1]), np.eye(x.shape[1])
     for _ in range(20):
         chance = 1 / (1 + np.exp(-x @ weights))
-        precision = (x.T * (chance * (1 - chance))) @ x + np.eye(len(weights))
+        precision = (x.T * (chance * (1 - chance))) @ x + np.eye(x.shape[1])
         weights = weights + np.linalg.solve(precision, x.T @ (y - chance) - weights)
     return weights, np.linalg.inv(precision)
 
@@ -280,40 +285,46 @@ def _case(
     )
 
 
-_HMC, _MALA, _ULA, _SGLD = 0.12, 0.006, 0.001, 0.0005
-_LEAPS, _BATCH = 10, 100
-_STEPS = 1000
-
-
-def _hmc_kernel(blackjax, density):
-    return blackjax.hmc(density, _HMC, jnp.ones(_INPUTS), _LEAPS)
+# The best of a grid for each: trajectories of random length (7 leaps of 0.06) are best with others than those of one
+# length (5 of 0.05), with which a chain soon is where it was. MALA accepts 0.59 of its proposals.
+_RANDOM_LENGTH, _FIXED_LENGTH = (0.06, 7), (0.05, 5)
+_MALA, _ULA, _SGLD = 0.002, 0.001, 0.0003
+_BATCH, _STEPS = 100, 1000
 
 
 def _hmc_numpyro(infer, potential):
+    step_size, num_steps = _FIXED_LENGTH
     return infer.HMC(
         potential_fn=potential,
-        step_size=_HMC,
-        num_steps=_LEAPS,
+        step_size=step_size,
+        num_steps=num_steps,
         trajectory_length=None,
         adapt_step_size=False,
         adapt_mass_matrix=False,
     )
 
 
+def _hmc_blackjax(peer, density):
+    step_size, num_steps = _FIXED_LENGTH
+    return peer.hmc(density, step_size, jnp.ones(_INPUTS), num_steps)
+
+
 CASES = (
     _case(
         "hmc",
-        f"HMC, {_LEAPS} leaps, {_STEPS} steps",
+        f"HMC, {_STEPS} steps",
         [
             _contender(
-                "dltheory", lambda: _ours(lambda ours, density: ours.hmc(density, _HMC, _LEAPS), _STEPS), ours=True
+                "dltheory",
+                lambda: _ours(lambda ours, density: ours.hmc(density, *_RANDOM_LENGTH), _STEPS),
+                ours=True,
             ),
             _contender(
                 "dltheory, fixed length",
-                lambda: _ours(lambda ours, density: ours.hmc(density, _HMC, _LEAPS, jitter=0.0), _STEPS),
+                lambda: _ours(lambda ours, density: ours.hmc(density, *_FIXED_LENGTH, jitter=0.0), _STEPS),
                 ours=True,
             ),
-            _contender("blackjax", lambda: _blackjax(_hmc_kernel, _STEPS)),
+            _contender("blackjax", lambda: _blackjax(_hmc_blackjax, _STEPS)),
             _contender("numpyro, vectorized", lambda: _numpyro(_hmc_numpyro, _STEPS)),
         ],
         target=1.5,
@@ -344,7 +355,7 @@ CASES = (
             Contender("blackjax", functools.partial(_blackjax_sgld, _SGLD, _BATCH, _STEPS)),
         ],
         target=2,
-        tolerance=0.15,
+        tolerance=0.1,
     ),
     _case(
         "nuts",

@@ -218,16 +218,18 @@ def test_starts_are_spread_as_the_posterior():
     assert 0 < float(y.mean()) < 1
 
 
-@pytest.mark.parametrize(
-    ("case", "contender"), [(case, contender) for case in samplers.CASES for contender in case.contenders], ids=str
-)
-def test_samplers_give_as_many_draws(case, contender):
+_ENTRIES = {f"{case.name}, {entry.name}": (case, entry) for case in samplers.CASES for entry in case.contenders}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _ENTRIES)
+def test_samplers_give_as_many_draws(name):
+    case, contender = _ENTRIES[name]
     data = case.data()
     try:
-        function = contender.build()
-    except Absent:
-        pytest.skip(f"{contender.name} cannot be had here")
-    draws = jax.eval_shape(function, *data)
+        draws = jax.eval_shape(contender.build(), *data)
+    except Absent as absent:
+        pytest.skip(f"{contender.name}: {absent}")
     chains = len(data[1])
     assert draws.shape == (chains, 500 if chains == 4 else 1000, 25)
     assert draws.dtype == np.float32

@@ -84,7 +84,7 @@ def test_thinning_leaves_draws_out_and_counts_what_it_leaves_out():
 def test_blocks_of_steps_do_not_show(num_steps, monkeypatch):
     algorithm = ALGORITHMS["mala"]
     whole = jax.jit(lambda key: samplers.run(key, algorithm, POSITIONS, num_steps))(KEY)
-    monkeypatch.setattr(_loop, "_BLOCK", 4)
+    monkeypatch.setattr(_loop, "_MOST", 4)
     equal(jax.jit(lambda key: samplers.run(key, algorithm, POSITIONS, num_steps))(KEY), whole)
 
 
@@ -141,7 +141,7 @@ def test_statistics_are_those_of_the_draws(num_steps, x64):
 
 
 class Told(NamedTuple):
-    position: jax.Array
+    position: dict[str, jax.Array]
 
 
 def telling(numbers):
@@ -259,7 +259,7 @@ def test_thinned_chains_that_never_move_are_said():
 
 def test_chains_that_are_lost_are_said():
     with pytest.warns(RuntimeWarning, match="`run`: the last position is not finite in 1 of 2 chains: 1"):
-        samplers.run(KEY, samplers.ula(lambda x: x**4, 0.5), jnp.array([0.0, 9.0]), 8)
+        samplers.run(KEY, samplers.ula(lambda x: x**4, 0.01), jnp.array([0.0, 9.0]), 8)
 
 
 def test_progress_is_told_on_stderr_and_nothing_else(capfd, monkeypatch):
@@ -304,30 +304,29 @@ mesh = jax.make_mesh((8,), ("devices",), **auto(1))
 both = jax.make_mesh((2, 4), ("data", "chains"), **auto(2))
 key, x = jax.random.key(3), jax.random.normal(jax.random.key(1), (16, 3))
 design = jax.random.normal(jax.random.key(2), (40, 3))
-densities = {
-    "elementwise": lambda x: -jnp.sum(jnp.cosh(x)),
-    "product": lambda x: -jnp.sum(jnp.logaddexp(0, design @ x)) - jnp.sum(x**2) / 2,
+close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+density = lambda x: -jnp.sum(jnp.logaddexp(0, design @ x)) - jnp.sum(x**2) / 2
+# Steps of whole numbers are not rounded, so that all that devices could change is the random numbers.
+walk = samplers.metropolis_hastings(
+    lambda x: -jnp.sum(jnp.abs(x)), lambda key, x: x + jax.random.randint(key, x.shape, -2, 3).astype(x.dtype)
+)
+made = {
+    "exact": walk,
+    "hmc": samplers.hmc(density, 0.4, 3),
+    "mala": samplers.mala(density, 0.1),
 }
-for name, density in densities.items():
-    for algorithm in (samplers.hmc(density, 0.4, 3), samplers.mala(density, 0.1)):
-        one, *several = [
-            jax.jit(lambda key, x, m=m: samplers.run(key, algorithm, x, 12, thinning=2, mesh=m))(key, x)
-            for m in (None, mesh, both)
-        ]
-        for chains in several:
-            assert len(chains.positions.sharding.device_set) == 8
-            assert not chains.positions.sharding.is_fully_replicated
-            compare = np.testing.assert_array_equal
-            if name == "product":
-                compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-                print("equal", all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(chains), jax.tree.leaves(one))))
-            jax.tree.map(compare, chains, one)
-        one, *several = [
-            jax.jit(lambda key, x, m=m: samplers.run_statistics(key, algorithm, x, 12, covariance=True, mesh=m))(key, x)
-            for m in (None, mesh, both)
-        ]
-        for known in several:
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), known, one)
+for (kind, algorithm), meshes in zip(made.items(), [(mesh, both), (mesh,), (both,)]):
+    starts = jnp.round(x) if kind == "exact" else x
+    both_ways = lambda key, x, m: (
+        samplers.run(key, algorithm, x, 12, thinning=2, mesh=m),
+        samplers.run_statistics(key, algorithm, x, 12, covariance=True, mesh=m),
+    )
+    one, *several = [jax.jit(lambda key, x, m=m: both_ways(key, x, m))(key, starts) for m in (None, *meshes)]
+    for chains, known in several:
+        assert len(chains.positions.sharding.device_set) == 8
+        assert not chains.positions.sharding.is_fully_replicated
+        jax.tree.map(np.testing.assert_array_equal if kind == "exact" else close, chains, one[0])
+        jax.tree.map(close, known, one[1])
 eager = samplers.run(key, algorithm, x, 12, thinning=2, mesh=mesh)
 np.testing.assert_allclose(eager.positions, samplers.run(key, algorithm, x, 12, thinning=2).positions, rtol=1e-3)
 jax.block_until_ready(samplers.run(key, algorithm, x, 12, progress=True, mesh=both))
@@ -342,6 +341,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_draws_of_one():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
