@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from dltheory._checks import require
 from dltheory.samplers._mass import mass_factor, mass_for, scaled, scaled_back
-from dltheory.samplers._positions import accept_probability, choose, draw, flatten, require_positive, value_and_gradient
+from dltheory.samplers._positions import accept_probability, draw, flatten, require_positive, value_and_gradient
 from dltheory.samplers.hamiltonian import HmcState
 from dltheory.samplers.protocol import SamplingAlgorithm
 from dltheory.typing import Array, LogDensityFn, Scalar
@@ -42,42 +42,24 @@ class NutsInfo(NamedTuple):
     num_trajectory_expansions: Array
 
 
-class _Point(NamedTuple):
-    vector: Array  # [p]
-    gradient: Array  # [p]
-    value: Array  # log density, []
-    log_weight: Array  # H(start) - H, []
-
-
-class _Ends(NamedTuple):
-    vector: Array  # [2, p], the earlier end and the later one
-    momentum: Array  # [2, p]
-    gradient: Array  # [2, p]
-
-
-class _Starts(NamedTuple):
-    """Where those subtrees begin that are not complete, in the order of time of this doubling."""
-
-    momentum: Array  # at the first point, [slots, p]
-    before: Array  # momentum at the point before it, [slots, p]
-    momentum_sum: Array  # of the trajectory without the subtree, [slots, p]
-
-
 class _Trajectory(NamedTuple):
-    size: Array  # points, the initial one included
-    ends: _Ends
-    starts: _Starts
+    """What the loop over points carries, in few arrays: each costs a copy or a kernel in every round."""
+
+    number: Array  # of the next point, the same in all chains; the initial one is number 0
+    any_goes_on: Array  # the same in all chains
+    goes_on: Array
+    near: Array  # position, gradient and momentum at the end that the last doubling extends, [3, p]
+    far: Array  # and at the other one, [3, p]
+    starts: Array  # of subtrees: momentum, momentum at the point before, sum of all momenta before, [slots, 3, p]
     momentum_sum: Array  # [p]
-    drawn: _Point  # from what was there before this doubling
-    log_weight: Array  # of what was there before this doubling
-    new_drawn: _Point  # from the points of this doubling
-    new_log_weight: Array  # of the points of this doubling
-    next_change: Array  # weight of the points of this doubling at which the draw from them changes
-    num_changes: Array
-    acceptance_sum: Array
+    drawn: Array  # from what was there before this doubling: position, gradient, log density and weight, [2 p + 2]
+    new_drawn: Array  # from the points of this doubling, [2 p + 2]
+    # Log weights of what was there before this doubling, of its points, and of them where the draw from them changes
+    # next; sum of acceptance rates, [4]
+    weights: Array
+    counts: Array  # changes of the draw, points, [2]
     diverges: Array
     turns: Array
-    goes_on: Array
 
 
 def nuts(
@@ -132,7 +114,6 @@ def nuts(
     require(1 <= max_num_doublings <= 24, f"`max_num_doublings` must lie between 1 and 24, got {max_num_doublings}")
     require(divergence_threshold > 0, f"`divergence_threshold` must be positive, got {divergence_threshold}")
     factor = mass_factor(inverse_mass_matrix)  # here and not in `step`: a loop over steps need not factorise again
-    num_slots = max_num_doublings - 1
 
     def init(position):
         state = HmcState(*value_and_gradient(log_density_fn, position))
@@ -148,105 +129,114 @@ def nuts(
         log_uniforms = jnp.log(uniforms[max_num_doublings:])
         log_merge, log_change = log_uniforms[:max_num_doublings], log_uniforms[max_num_doublings:]
         energy = _energy(momentum, state.logdensity).astype(dtype)
-        slots = jnp.arange(1, num_slots + 1)
 
         def visit(tree):
-            """Adds one point, number `tree.size` of the trajectory."""
-            number = tree.size
+            """Adds a point to the trajectory."""
+            number, goes_on = tree.number, tree.goes_on
             doubling = _bit_length(number) - 1
             is_first, is_last = number & (number - 1) == 0, number & (number + 1) == 0
 
             forward = is_forward[doubling]
-            near = jax.tree.map(lambda pair: jnp.where(forward, pair[1], pair[0]), tree.ends)
-            far_momentum = jnp.where(forward, tree.ends.momentum[0], tree.ends.momentum[1])
+            flips = is_first & (forward != is_forward[jnp.maximum(doubling - 1, 0)])
+            near, far = jnp.where(flips, tree.far, tree.near), jnp.where(flips, tree.near, tree.far)
+            vector, gradient, momentum_before = near
             length = jnp.where(forward, 1, -1).astype(dtype) * jnp.asarray(step_size, dtype)
-            momentum = near.momentum + length / 2 * scaled_back(scale, near.gradient)
-            vector = near.vector + length * scaled(scale, momentum)
+            momentum = momentum_before + length / 2 * scaled_back(scale, gradient)
+            vector = vector + length * scaled(scale, momentum)
             value, gradient = jax.value_and_grad(flat_fn)(vector)
             momentum = momentum + length / 2 * scaled_back(scale, gradient)
-            is_near = jnp.expand_dims(jnp.stack([~forward, forward]), 1)
-            ends = jax.tree.map(
-                lambda pair, end: jnp.where(is_near, jnp.expand_dims(end, 0), pair),
-                tree.ends,
-                _Ends(vector, momentum, gradient),
-            )
 
-            log_weight = (energy - _energy(momentum, value)).astype(dtype)
-            log_weight = jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf)
-            diverges = -log_weight > divergence_threshold
-            point = _Point(vector, gradient, value, log_weight)
-            passed = jnp.logaddexp(jnp.where(is_first, -jnp.inf, tree.new_log_weight), log_weight)
-            changes = is_first | (passed > tree.next_change)
-            new_drawn = choose(changes, point, tree.new_drawn)
-            next_change = jnp.where(changes, passed - log_change[tree.num_changes % _NUM_CHANGES], tree.next_change)
+            weight = (energy - _energy(momentum, value)).astype(dtype)
+            weight = jnp.where(jnp.isfinite(weight), weight, -jnp.inf)
+            diverges = -weight > divergence_threshold
+            old_weight, new_weight, next_change, acceptance_sum = tree.weights
+            num_changes, num_steps = tree.counts
+            new_weight = jnp.logaddexp(jnp.where(is_first, -jnp.inf, new_weight), weight)
+            changes = is_first | (new_weight > next_change)
+            next_change = jnp.where(changes, new_weight - log_change[num_changes % _NUM_CHANGES], next_change)
+            new_drawn = jnp.where(changes, _point(vector, gradient, value, weight), tree.new_drawn)
 
+            start = jnp.stack([momentum, momentum_before, tree.momentum_sum])
+            slot = jnp.where(number % 2 == 0, _last_slot(number), 0)
+            starts = jax.lax.dynamic_update_index_in_dim(tree.starts, start, slot, 0)
             momentum_sum = tree.momentum_sum + momentum
-            turns_inside, turns_whole = _turns(number, slots, tree.starts, far_momentum, momentum, momentum_sum)
+            turns_inside, turns_whole = _turns(number, starts, far[2], momentum, momentum_sum)
             turns_whole = turns_whole | tree.turns
-            is_start = jnp.expand_dims((slots == _num_starts(number)) & (number % 2 == 0), 1)
-            starts = jax.tree.map(
-                lambda kept, start: jnp.where(is_start, jnp.expand_dims(start, 0), kept),
-                tree.starts,
-                _Starts(momentum, near.momentum, tree.momentum_sum),
-            )
 
             ends_inside = diverges | turns_inside
             merges = is_last & ~ends_inside
-            takes_new = merges & (log_merge[doubling] < passed - tree.log_weight)
+            takes_new = goes_on & merges & (log_merge[doubling] < new_weight - old_weight)
+            still_goes_on = goes_on & ~ends_inside & ~(is_last & turns_whole) & (number + 1 < 2**max_num_doublings)
+            old_weight = jnp.where(merges, jnp.logaddexp(old_weight, new_weight), old_weight)
+            acceptance_sum = acceptance_sum + jnp.where(goes_on, accept_probability(weight), 0)
+            # A chain that has ended keeps what it has; the rest may change until all have ended.
             return _Trajectory(
-                size=number + 1,
-                ends=ends,
+                number=number + 1,
+                any_goes_on=_of_any_chain(still_goes_on),
+                goes_on=still_goes_on,
+                near=jnp.where(goes_on, jnp.stack([vector, gradient, momentum]), tree.near),
+                far=far,
                 starts=starts,
                 momentum_sum=momentum_sum,
-                drawn=choose(takes_new, new_drawn, tree.drawn),
-                log_weight=jnp.where(merges, jnp.logaddexp(tree.log_weight, passed), tree.log_weight),
+                drawn=jnp.where(takes_new, new_drawn, tree.drawn),
                 new_drawn=new_drawn,
-                new_log_weight=passed,
-                next_change=next_change,
-                num_changes=tree.num_changes + changes,
-                acceptance_sum=tree.acceptance_sum + accept_probability(log_weight),
-                diverges=diverges,
-                turns=turns_whole | turns_inside,
-                goes_on=~ends_inside & ~(is_last & turns_whole) & (number + 1 < 2**max_num_doublings),
+                weights=jnp.stack([old_weight, new_weight, next_change, acceptance_sum]),
+                counts=jnp.stack([num_changes + changes, num_steps + goes_on]),
+                diverges=jnp.where(goes_on, diverges, tree.diverges),
+                turns=jnp.where(goes_on, turns_whole | turns_inside, tree.turns),
             )
 
-        zero, no = jnp.zeros((), dtype), jnp.asarray(False)
         gradient = ravel_pytree(state.logdensity_grad)[0]
-        start = _Point(vector, gradient, state.logdensity, zero)
-        none = jnp.zeros((num_slots, vector.size), dtype)
+        end, yes = jnp.stack([vector, gradient, momentum]), jnp.asarray(True)
+        drawn = _point(vector, gradient, state.logdensity, jnp.zeros((), dtype))
         tree = _Trajectory(
-            size=jnp.asarray(1, jnp.int32),
-            ends=_Ends(*(jnp.stack([part, part]) for part in (vector, momentum, gradient))),
-            starts=_Starts(none, none, none),
+            number=jnp.asarray(1, jnp.int32),
+            any_goes_on=yes,
+            goes_on=yes,
+            near=end,
+            far=end,
+            starts=jnp.zeros((max_num_doublings, 3, vector.size), dtype),
             momentum_sum=momentum,
-            drawn=start,
-            log_weight=zero,
-            new_drawn=start,
-            new_log_weight=zero,
-            next_change=zero,
-            num_changes=jnp.asarray(0, jnp.int32),
-            acceptance_sum=zero,
-            diverges=no,
-            turns=no,
-            goes_on=~no,
+            drawn=drawn,
+            new_drawn=drawn,
+            weights=jnp.zeros(4, dtype),
+            counts=jnp.zeros(2, jnp.int32),
+            diverges=~yes,
+            turns=~yes,
         )
-        tree = jax.lax.while_loop(lambda tree: tree.goes_on, visit, tree)
-        num_steps = tree.size - 1
+        tree = jax.lax.while_loop(lambda tree: tree.any_goes_on, visit, tree)
+        p, num_steps = vector.size, tree.counts[1]
         info = NutsInfo(
-            acceptance_rate=tree.acceptance_sum / num_steps.astype(dtype),
+            acceptance_rate=tree.weights[3] / num_steps.astype(dtype),
             is_divergent=tree.diverges,
             is_turning=tree.turns & ~tree.diverges,
-            energy=energy - tree.drawn.log_weight,
+            energy=energy - tree.drawn[-1],
             num_integration_steps=num_steps,
             num_trajectory_expansions=_bit_length(num_steps),
         )
-        drawn = tree.drawn
-        return HmcState(unravel(drawn.vector), drawn.value, unravel(drawn.gradient)), info
+        value = tree.drawn[2 * p].astype(state.logdensity.dtype)
+        return HmcState(unravel(tree.drawn[:p]), value, unravel(tree.drawn[p : 2 * p])), info
 
     return SamplingAlgorithm(init, step)
 
 
-def _turns(number, slots, starts, far_momentum, momentum, momentum_sum):
+@jax.custom_batching.custom_vmap
+def _of_any_chain(flag: Array) -> Array:
+    """Whether a flag is set in any of the chains that are mapped over together.
+
+    A loop that asks this goes on in all chains together. What does not depend on the chain, such as the number of the
+    point, then stays one number, by which arrays are changed in place; under a condition of its own for every chain,
+    `vmap` would copy all that the loop carries in every round.
+    """
+    return flag
+
+
+@_of_any_chain.def_vmap
+def _(axis_size, in_batched, flag):  # noqa: ARG001  (as `custom_vmap` calls it)
+    return _of_any_chain(jnp.any(flag)), False
+
+
+def _turns(number, starts, far_momentum, momentum, momentum_sum):
     """Whether a subtree within this doubling turns, and whether the whole trajectory does, as far as they now show.
 
     The points are numbered from 0, the initial one, in the order in which they are visited; those of a doubling are
@@ -255,27 +245,34 @@ def _turns(number, slots, starts, far_momentum, momentum, momentum_sum):
     that counts its set bits less one, until an odd point completes them: as many as it has trailing set bits, from the
     last slot down. Slot 0 is for the whole trajectory, whose start is the far end.
     """
-    last = _num_starts(number)
+    last = _last_slot(number)
     first = last + 1 - _num_trailing_ones(number)
-    total = jnp.expand_dims(momentum_sum, 0) - starts.momentum_sum
-    now = jnp.expand_dims(momentum, 0)
-    # Complete subtrees; and at an even point, which begins the second half of one, the first half with this point.
-    begun = jnp.where(number % 2 == 0, last - 1, last)
-    asked = (slots >= jnp.minimum(first, begun)) & (slots <= begun)
-    turns = asked & _turned(starts.momentum, now, total)
-    # The second halves of all complete subtrees but the smallest, with the point before them.
-    is_half = (slots > first) & (slots <= last)
-    half_turns = is_half & _turned(starts.before, now, total + starts.before)
+    # At an even point, which begins the second half of a subtree, the first half with this point.
+    last_asked = jnp.where(number % 2 == 0, last - 1, last)
+    first_asked = jnp.maximum(jnp.minimum(first, last_asked), 1)
+
+    def look(carry):
+        slot, inside, whole = carry
+        start_momentum, before, sum_before = starts[slot]
+        total = momentum_sum - sum_before
+        # The second half with the point before it; that of the smallest subtrees is all of them.
+        half_turns = (slot > first) & (slot <= last) & _turned(before, momentum, total + before)
+        inside = inside | _turned(start_momentum, momentum, total) | (half_turns & (slot > 1))
+        return slot + 1, inside, whole | (half_turns & (slot == 1))
+
     whole_asked = (number & (number - 1) == 0) | (number & (number + 1) == 0)
-    whole_turns = whole_asked & _turned(far_momentum, momentum, momentum_sum)
-    is_whole_half = is_half & (slots == 1)
-    inside = jnp.any(turns | (half_turns & ~is_whole_half))
-    return inside, whole_turns | jnp.any(half_turns & is_whole_half)
+    whole = whole_asked & _turned(far_momentum, momentum, momentum_sum)
+    start = (first_asked, jnp.zeros_like(whole), whole)
+    return jax.lax.while_loop(lambda carry: carry[0] <= last_asked, look, start)[1:]
 
 
 def _turned(first: Array, last: Array, total: Array) -> Array:
     """Betancourt's criterion over the last axis."""
     return ~((jnp.sum(first * total, axis=-1) > 0) & (jnp.sum(last * total, axis=-1) > 0))
+
+
+def _point(vector: Array, gradient: Array, value: Array, weight: Array) -> Array:
+    return jnp.concatenate([vector, gradient, jnp.stack([value, weight]).astype(vector.dtype)])
 
 
 def _energy(momentum: Array, value: Array) -> Array:
@@ -287,8 +284,8 @@ def _bit_length(number: Array) -> Array:
     return 32 - jax.lax.clz(number)
 
 
-def _num_starts(number: Array) -> Array:
-    """Set bits of the number but the last bit, less one for the bit of the doubling: the slot of the last start."""
+def _last_slot(number: Array) -> Array:
+    """Of the starts of subtrees that are not complete, see `_turns`."""
     return jax.lax.population_count(number >> 1)
 
 

@@ -390,7 +390,7 @@ WRONG = {
     "momenta of the wrong variance": wrong_momenta,
     "unadjusted": lambda f: samplers.ula(f, 0.15),
     "twice the log density": lambda f: samplers.hmc(lambda theta: 2 * f(theta), 0.3, 5),
-    "conditionals of another law": lambda f: samplers.mala(lambda theta: f(theta) + 0.1 * theta[0], 0.15),
+    "conditionals of another law": lambda f: samplers.mala(lambda theta: f(theta) + 0.25 * theta[0], 0.15),
 }
 
 
