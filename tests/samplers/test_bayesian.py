@@ -180,3 +180,18 @@ def test_coverage_is_the_probability_of_the_interval_where_predictions_are_right
         inside = [np.mean(np.abs(y - centre) <= stats.norm.ppf((1 + q) / 2) * variance**0.5) for q in p]
         np.testing.assert_allclose(covered, inside, atol=2e-4)
     assert np.isnan(samplers.interval_coverage(jnp.array([0.5, jnp.nan]), p)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.statement("samplers.hmc", "samplers.gibbs_distribution")
+def test_hamiltonian_chains_predict_as_bayesian_linear_regression():
+    x, y, x_new = (np.asarray(array, np.float32) for array in (X, Y, X_NEW))
+    density = samplers.log_posterior(linear, x, y, log_likelihood_fn=likelihood, prior_scale={"w": SCALE})
+    start = {"w": np.zeros((8, 3), np.float32)}
+    draws = samplers.run(jax.random.key(0), samplers.hmc(density, 0.15, 8), start, 2_000).positions
+    outputs = samplers.posterior_outputs(linear, draws, x_new)[:, 100:]
+    assert np.all(samplers.rhat(outputs) < 1.01)
+    epistemic = np.einsum("ni,ij,nj->n", X_NEW, COVARIANCE, X_NEW)
+    assert np.all(np.abs(outputs.mean(axis=(0, 1)) - X_NEW @ MEAN) < 5 * samplers.mcse_mean(outputs))
+    assert np.all(np.abs(outputs.std(axis=(0, 1)) - epistemic**0.5) < 5 * samplers.mcse_sd(outputs))
+    assert np.any(np.abs(outputs.mean(axis=(0, 1))) > 10 * samplers.mcse_mean(outputs))  # the prior's mean is refused
