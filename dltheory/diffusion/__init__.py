@@ -1,5 +1,17 @@
 """Diffusion models: data are turned into noise step by step, and a network learns the way back."""
 
+from dltheory.diffusion.ancestral import (
+    ancestral_sample,
+    ancestral_step,
+    ddim_sample,
+    ddim_step,
+)
+from dltheory.diffusion.forward import (
+    forward_path,
+    forward_sample,
+    forward_step,
+    prior_kl,
+)
 from dltheory.diffusion.mixtures import (
     GaussianMixture,
     diffused,
@@ -10,14 +22,92 @@ from dltheory.diffusion.mixtures import (
     mixture_sample,
     mixture_score,
 )
+from dltheory.diffusion.oracles import (
+    mixture_marginal,
+    mixture_prediction,
+    mixture_reverse_kernel,
+)
+from dltheory.diffusion.parametrizations import (
+    PredictFn,
+    Prediction,
+    classifier_free_guidance,
+    prediction_from_data,
+    prediction_from_noise,
+    prediction_from_score,
+    prediction_from_velocity,
+)
+from dltheory.diffusion.posterior import (
+    IsotropicGaussian,
+    posterior,
+    posterior_mean_from_noise,
+)
+from dltheory.diffusion.schedules import (
+    Schedule,
+    check_schedule,
+    cosine_schedule,
+    linear_schedule,
+    respaced,
+    schedule_from_betas,
+    schedule_from_log_snr,
+    sigmoid_schedule,
+    signal_to_noise,
+)
+from dltheory.diffusion.variational import (
+    VlbTerms,
+    denoising_loss,
+    discretized_gaussian_log_likelihood,
+    min_snr_weights,
+    path_log_weight,
+    simple_loss,
+    vlb_terms,
+    vlb_weights,
+)
 
 __all__ = [
     "GaussianMixture",
+    "IsotropicGaussian",
+    "PredictFn",
+    "Prediction",
+    "Schedule",
+    "VlbTerms",
+    "ancestral_sample",
+    "ancestral_step",
+    "check_schedule",
+    "classifier_free_guidance",
+    "cosine_schedule",
+    "ddim_sample",
+    "ddim_step",
+    "denoising_loss",
     "diffused",
+    "discretized_gaussian_log_likelihood",
+    "forward_path",
+    "forward_sample",
+    "forward_step",
+    "linear_schedule",
+    "min_snr_weights",
     "mixture_denoiser",
     "mixture_log_density",
+    "mixture_marginal",
     "mixture_moments",
     "mixture_posterior",
+    "mixture_prediction",
+    "mixture_reverse_kernel",
     "mixture_sample",
     "mixture_score",
+    "path_log_weight",
+    "posterior",
+    "posterior_mean_from_noise",
+    "prediction_from_data",
+    "prediction_from_noise",
+    "prediction_from_score",
+    "prediction_from_velocity",
+    "prior_kl",
+    "respaced",
+    "schedule_from_betas",
+    "schedule_from_log_snr",
+    "sigmoid_schedule",
+    "signal_to_noise",
+    "simple_loss",
+    "vlb_terms",
+    "vlb_weights",
 ]
