@@ -259,7 +259,7 @@ CLAIMS = (
         setup=_Draw,
         measure=_loss_from_first,
         predict=lambda _: np.zeros(len(_ERRORS)),
-        judge=Mean(resolution=0.1),
+        judge=Mean(resolution=0.1, floor=0.05),
         control=Variant("it sees nothing else", predict=lambda _: _ERRORS**2),
         corrected=Variant("it sees them in one draw of T", predict=lambda _: _ERRORS**2 / len(_TIMES)),
         budget=Budget(100_000, 1_000_000),

@@ -70,7 +70,7 @@ def _shares(variances):
 
     def measure(draw):
         return {
-            name: estimate(_drawn(draw, name, _linear(draw.budget // 10), variances)[:, None] <= _CUTS, _CUTS)
+            name: estimate(_drawn(draw, name, _linear(draw.budget // 5), variances)[:, None] <= _CUTS, _CUTS)
             for name in ("ancestral", "DDIM")
         }
 
