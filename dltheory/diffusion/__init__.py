@@ -23,6 +23,7 @@ from dltheory.diffusion.mixtures import (
     mixture_score,
 )
 from dltheory.diffusion.oracles import (
+    excess_loss,
     mixture_marginal,
     mixture_prediction,
     mixture_reverse_kernel,
@@ -80,6 +81,7 @@ __all__ = [
     "denoising_loss",
     "diffused",
     "discretized_gaussian_log_likelihood",
+    "excess_loss",
     "forward_path",
     "forward_sample",
     "forward_step",
