@@ -1,5 +1,7 @@
 """Rows of the chapter Diffusion models."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,21 +14,19 @@ KEY = jax.random.key(0)
 X = np.array([0.7, -0.4])
 THREE = np.zeros(3)
 SCALE, STD = np.array(0.8), np.array(0.6)
-MIXTURE = diffusion.GaussianMixture(
-    log_weights=np.log([0.2, 0.5, 0.3]),
-    means=_RNG.normal(size=(3, 2)),
-    variances=_RNG.uniform(0.2, 1.5, size=(3, 2)),
-)
+_LAW: Any = (np.log([0.2, 0.5, 0.3]), _RNG.normal(size=(3, 2)), _RNG.uniform(0.2, 1.5, size=(3, 2)))
+MIXTURE = diffusion.GaussianMixture(*_LAW)
 SKEWED = MIXTURE._replace(variances=np.ones((2, 2)))
 BETAS = _RNG.uniform(0.05, 0.4, 5)
 _BARS = np.concatenate([[1.0], np.cumprod(1 - BETAS)])
-SCHEDULE = diffusion.Schedule(
-    betas=np.concatenate([[0.0], BETAS]),
-    alphas=np.concatenate([[1.0], 1 - BETAS]),
-    alpha_bars=_BARS,
-    one_minus_alpha_bars=1 - _BARS,
-    posterior_variances=np.concatenate([[0.0], BETAS * (1 - _BARS[:-1]) / (1 - _BARS[1:])]),
-)
+_ARRAYS: Any = {
+    "betas": np.concatenate([[0.0], BETAS]),
+    "alphas": np.concatenate([[1.0], 1 - BETAS]),
+    "alpha_bars": _BARS,
+    "one_minus_alpha_bars": 1 - _BARS,
+    "posterior_variances": np.concatenate([[0.0], BETAS * (1 - _BARS[:-1]) / (1 - _BARS[1:])]),
+}
+SCHEDULE = diffusion.Schedule(**_ARRAYS)
 UNEVEN = SCHEDULE._replace(alphas=np.ones(3))
 XT = np.array([0.2, 0.9])
 T = np.array(3)

@@ -6,39 +6,43 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from dltheory import diffusion
+from dltheory import debug, diffusion
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([0.1, 0.6, 0.3])
 MEANS = RNG.normal(scale=2.0, size=(3, 4))
 VARIANCES = RNG.uniform(0.1, 2.0, size=(3, 4))
 POINTS = RNG.normal(scale=2.0, size=(9, 4))
-ONE_D = diffusion.GaussianMixture(np.log(WEIGHTS), np.array([[-2.0], [0.5], [3.0]]), np.array([[0.3], [1.0], [0.2]]))
+LINE = (np.log(WEIGHTS), np.array([[-2.0], [0.5], [3.0]]), np.array([[0.3], [1.0], [0.2]]))
 
 
 def mixture(dtype=jnp.float64):
     return diffusion.GaussianMixture(*(jnp.asarray(a, dtype) for a in (np.log(WEIGHTS), MEANS, VARIANCES)))
 
 
+def on_the_line():
+    return diffusion.GaussianMixture(*map(jnp.asarray, LINE))
+
+
 def scipy_log_density(x, weights=WEIGHTS, means=MEANS, variances=VARIANCES):
-    terms = [stats.multivariate_normal(m, np.diag(v)).logpdf(x) for m, v in zip(means, variances, strict=True)]
-    return special.logsumexp(np.stack(terms), axis=0, b=weights[:, None])
+    terms = stats.norm.logpdf(x[:, None, :], means, np.sqrt(variances)).sum(-1)
+    return np.asarray(special.logsumexp(terms, axis=1, b=weights))
 
 
 def test_log_density_equals_scipy(x64):
-    values = jax.vmap(diffusion.mixture_log_density, (None, 0))(mixture(), POINTS)
+    values = jax.vmap(diffusion.mixture_log_density, (None, 0))(mixture(), jnp.asarray(POINTS))
     np.testing.assert_allclose(values, scipy_log_density(POINTS), rtol=1e-12)
 
 
 def test_score_is_the_gradient_of_the_log_density(x64):
-    scores = jax.vmap(diffusion.mixture_score, (None, 0))(mixture(), POINTS)
-    gradients = jax.vmap(jax.grad(diffusion.mixture_log_density, 1), (None, 0))(mixture(), POINTS)
+    scores = jax.vmap(diffusion.mixture_score, (None, 0))(mixture(), jnp.asarray(POINTS))
+    gradients = jax.vmap(jax.grad(diffusion.mixture_log_density, 1), (None, 0))(mixture(), jnp.asarray(POINTS))
     np.testing.assert_allclose(scores, gradients, rtol=1e-10, atol=1e-12)
 
 
 def test_weights_need_not_be_normalised(x64):
     scaled = mixture()._replace(log_weights=jnp.log(7 * WEIGHTS))
-    a, b = (diffusion.mixture_log_density(m, POINTS[0]) for m in (mixture(), scaled))
+    a, b = (diffusion.mixture_log_density(m, jnp.asarray(POINTS[0])) for m in (mixture(), scaled))
     assert float(a) == pytest.approx(float(b), rel=1e-12)
 
 
@@ -78,10 +82,10 @@ def test_moments_and_samples_agree(x64):
 
 
 def test_samples_follow_the_distribution(x64):
-    draws = np.asarray(diffusion.mixture_sample(jax.random.key(1), ONE_D, (5_000,)))[:, 0]
+    draws = np.asarray(diffusion.mixture_sample(jax.random.key(1), on_the_line(), (5_000,)))[:, 0]
 
     def cdf(x):
-        return stats.norm.cdf(x[:, None], ONE_D.means[:, 0], ONE_D.variances[:, 0] ** 0.5) @ WEIGHTS
+        return stats.norm.cdf(x[:, None], LINE[1][:, 0], LINE[2][:, 0] ** 0.5) @ WEIGHTS
 
     assert stats.kstest(draws, cdf).pvalue > 1e-3
     assert stats.kstest(draws + 0.2, cdf).pvalue < 1e-6  # the same test sees a small shift
@@ -90,7 +94,7 @@ def test_samples_follow_the_distribution(x64):
 def quadrature(scale, std, x):
     """Density of x_t, and mean and variance of x_0 given x_t, by the trapezoidal rule over x_0."""
     grid = np.linspace(-8, 8, 4001)
-    prior = np.exp(scipy_log_density(grid[:, None], WEIGHTS, ONE_D.means, ONE_D.variances))
+    prior = np.exp(scipy_log_density(grid[:, None], WEIGHTS, *LINE[1:]))
     weight = prior * stats.norm.pdf(x, scale * grid, std) * (grid[1] - grid[0])
     mean = np.sum(weight * grid) / weight.sum()
     return weight.sum(), mean, np.sum(weight * (grid - mean) ** 2) / weight.sum()
@@ -100,9 +104,9 @@ def quadrature(scale, std, x):
 def test_noisy_law_and_posterior_equal_quadrature(x64, scale, std):
     for x in (-1.5, 0.2, 2.0):
         evidence, mean, variance = quadrature(scale, std, x)
-        noisy = diffusion.diffused(ONE_D, scale, std)
+        noisy = diffusion.diffused(on_the_line(), scale, std)
         assert float(jnp.exp(diffusion.mixture_log_density(noisy, jnp.array([x])))) == pytest.approx(evidence, rel=1e-9)
-        moments = diffusion.mixture_moments(diffusion.mixture_posterior(ONE_D, jnp.array([x]), scale, std))
+        moments = diffusion.mixture_moments(diffusion.mixture_posterior(on_the_line(), jnp.array([x]), scale, std))
         assert float(moments[0][0]) == pytest.approx(mean, rel=1e-8)
         assert float(moments[1][0, 0]) == pytest.approx(variance, rel=1e-8)
 
@@ -130,3 +134,5 @@ def test_denoiser_of_a_data_set_remembers_it():
 def test_negative_noise_is_refused():
     with pytest.raises(ValueError, match="`std`"):
         diffusion.diffused(mixture(jnp.float32), 1.0, -1.0)
+    with pytest.raises(ValueError, match="`variances`"):
+        debug.checked(diffusion.mixture_moments)(mixture(jnp.float32)._replace(variances=-jnp.ones((3, 4))))

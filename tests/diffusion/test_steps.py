@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dltheory import diffusion
+from dltheory import debug, diffusion
 
 RNG = np.random.default_rng(0)
 BETAS = RNG.uniform(0.01, 0.4, 12)
@@ -62,8 +62,8 @@ def test_prior_kl_equals_quadrature(schedule):
     for t in (1, T, 12):
         bar, exact = np.prod(1 - BETAS[:t]), 0.0
         for x in X0:
-            law = stats.norm(np.sqrt(bar) * x, np.sqrt(1 - bar))
-            exact += np.sum(law.pdf(grid) * (law.logpdf(grid) - stats.norm.logpdf(grid))) * (grid[1] - grid[0])
+            log_density = stats.norm.logpdf(grid, np.sqrt(bar) * x, np.sqrt(1 - bar))
+            exact += np.exp(log_density) @ (log_density - stats.norm.logpdf(grid)) * (grid[1] - grid[0])
         assert float(diffusion.prior_kl(jnp.asarray(X0), t, schedule)) == pytest.approx(exact, rel=1e-9)
 
 
@@ -227,11 +227,19 @@ def test_times_outside_the_schedule_are_refused(schedule, t):
         diffusion.posterior(x, x, t, schedule)
 
 
+def test_values_are_checked_on_request(schedule):
+    x = jnp.asarray(X0)
+    with pytest.raises(ValueError, match="`t` must be between 1 and 12"):
+        debug.checked(lambda t: diffusion.posterior(x, x, t, schedule))(jnp.array(13))
+    with pytest.raises(ValueError, match="`betas` must lie between 0 and 1"):
+        debug.checked(diffusion.schedule_from_betas)(jnp.array([0.1, 1.5]))
+
+
 def test_whole_numbers_are_no_points(schedule):
     with pytest.raises(ValueError, match="`x0` must be floating-point"):
         diffusion.forward_sample(jax.random.key(0), jnp.arange(3), 1, schedule)
     with pytest.raises(ValueError, match="`t` must be a whole number"):
-        diffusion.forward_sample(jax.random.key(0), jnp.ones(3), 1.0, schedule)
+        diffusion.forward_sample(jax.random.key(0), jnp.ones(3), jnp.array(1.0), schedule)
 
 
 def test_points_keep_their_precision(x64):

@@ -221,8 +221,9 @@ def _prior_divergences(num_steps):
         steps = product(np.linspace(1e-4, 0.02, 1000)[:num_steps])
         schedule = jax.jit(diffusion.schedule_from_betas)(steps.beta[1:])
         grid = np.linspace(-9, 9, 2001)
-        end = stats.norm(float(np.sqrt(schedule.alpha_bars[-1])), float(np.sqrt(schedule.one_minus_alpha_bars[-1])))
-        kl = [integral(end.pdf(grid) * (end.logpdf(grid) - stats.norm.logpdf(grid, scale=s)), grid) for s in _SCALES]
+        mean, variance = np.sqrt(schedule.alpha_bars[-1]), np.asarray(schedule.one_minus_alpha_bars[-1])
+        end = stats.norm.logpdf(grid, mean, np.sqrt(variance))
+        kl = [integral(np.exp(end) * (end - stats.norm.logpdf(grid, scale=s)), grid) for s in _SCALES]
         return Curve(np.array(kl), _SCALES)
 
     return measure
