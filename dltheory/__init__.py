@@ -2,7 +2,7 @@
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
 ``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``,
-``dltheory.samplers``.
+``dltheory.samplers``, ``dltheory.diffusion``.
 Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them
 ``dltheory.interop``.
 """
@@ -17,6 +17,7 @@ __all__ = [
     "convergence",
     "data",
     "debug",
+    "diffusion",
     "infinite_width",
     "interop",
     "networks",
