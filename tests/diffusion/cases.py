@@ -5,6 +5,7 @@ import numpy as np
 
 from dltheory import diffusion
 from tests.cases import Case
+from tests.diffusion import cases_sde
 
 _RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -52,4 +53,5 @@ CASES = (
         wrong={"x": (MIXTURE, THREE, SCALE, STD), "scale": (MIXTURE, X, X, STD)},
         grad=(0, 1, 2, 3),
     ),
+    *cases_sde.CASES,
 )

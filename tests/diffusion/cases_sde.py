@@ -193,9 +193,7 @@ CASES = (
     Case(
         "dltheory.diffusion.flow_log_likelihood",
         (MATRIX, X, LOW),
-        call=lambda m, x, t: diffusion.flow_log_likelihood(
-            diffusion.vp_sde(0.1, 2.0), _score(m), x, t, max_steps=64
-        ),
+        call=lambda m, x, t: diffusion.flow_log_likelihood(diffusion.vp_sde(0.1, 2.0), _score(m), x, t, max_steps=64),
         wrong={"min_time": (MATRIX, X, X), "score_fn": (TALL, X, LOW), "x": (MATRIX, INTEGERS, LOW)},
         grad=(),
     ),

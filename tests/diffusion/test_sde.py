@@ -58,8 +58,8 @@ def test_conditional_laws_solve_the_equations_of_their_moments(x64, name):
 
 @FORWARD
 def test_quadrature_gives_the_closed_forms(x64):
+    one = jnp.ones(())
     for closed in (SDES["vp"], SDES["sub-vp"], SDES["ve"]):
-        one = jnp.ones(())
         numeric = diffusion.linear_sde(lambda t, sde=closed: sde.drift(one, t), closed.diffusion)
         for t in (0.01, 0.3, 1.0):
             np.testing.assert_allclose(numeric.marginal_prob(one, t), closed.marginal_prob(one, t), rtol=1e-9)
