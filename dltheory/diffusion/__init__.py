@@ -1,6 +1,13 @@
 """Diffusion models: data are turned into noise step by step, and a network learns the way back."""
 
 from dltheory.diffusion.annealing import annealed_langevin
+from dltheory.diffusion.flow import (
+    FlowLogLikelihood,
+    Transport,
+    flow_log_likelihood,
+    flow_log_likelihood_hutchinson,
+    transport,
+)
 from dltheory.diffusion.mixtures import (
     GaussianMixture,
     diffused,
@@ -10,13 +17,6 @@ from dltheory.diffusion.mixtures import (
     mixture_posterior,
     mixture_sample,
     mixture_score,
-)
-from dltheory.diffusion.flow import (
-    FlowLogLikelihood,
-    Transport,
-    flow_log_likelihood,
-    flow_log_likelihood_hutchinson,
-    transport,
 )
 from dltheory.diffusion.reverse import probability_flow, reverse_sde
 from dltheory.diffusion.score_matching import (
