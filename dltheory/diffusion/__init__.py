@@ -1,6 +1,12 @@
 """Diffusion models: data are turned into noise step by step, and a network learns the way back."""
 
 from dltheory.diffusion.annealing import annealed_langevin
+from dltheory.diffusion.denoising import (
+    continuous_score_matching_loss,
+    denoising_score_matching_loss,
+    noise_conditional_loss,
+    tweedie_mean,
+)
 from dltheory.diffusion.flow import (
     FlowLogLikelihood,
     Transport,
@@ -21,16 +27,12 @@ from dltheory.diffusion.mixtures import (
 from dltheory.diffusion.reverse import probability_flow, reverse_sde
 from dltheory.diffusion.score_matching import (
     ErrorProfile,
-    continuous_score_matching_loss,
-    denoising_score_matching_loss,
     error_profile,
     fisher_divergence,
     hutchinson_trace,
     implicit_score_matching_loss,
-    noise_conditional_loss,
     score,
     sliced_score_matching_loss,
-    tweedie_mean,
 )
 from dltheory.diffusion.sde import LinearSde, Sde, linear_sde, sub_vp_sde, ve_sde, vp_sde
 from dltheory.diffusion.solvers import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from dltheory._checks import require, shapes
+from dltheory._checks import leading_axis, require, shapes
 from dltheory._trees import strongly_typed
 from dltheory.typing import Array, PRNGKey, Scalar
 
@@ -20,6 +20,7 @@ __all__ = [
     "probed_trace",
     "probes",
     "require_positive",
+    "samples",
     "score_of",
     "trace",
 ]
@@ -37,6 +38,13 @@ def floating(x: Array, name: str = "x") -> Array:
     shapes(**{name: (x, "...")})
     x = strongly_typed(x)
     require(bool(jnp.issubdtype(x.dtype, jnp.floating)), f"`{name}` must be a floating-point array, got {x.dtype}")
+    return x
+
+
+def samples(x: Array) -> Array:
+    """A set of at least one sample, [n, ...]."""
+    x = floating(x)
+    leading_axis(x=x)
     return x
 
 

@@ -36,7 +36,7 @@ def reverse_sde(sde: Sde | LinearSde, score_fn: ScoreFn, noise_scale: Scalar = 1
     Raises:
         ValueError: if `sde` has no noise, or a static `noise_scale` is negative.
 
-    Statement: sde.reverse.  Source: Anderson 1982; Song et al. 2021, equation 6; Huang et al. 2021, theorem 4.
+    Statement: sde.reverse.  Source: Anderson 1982; Song et al. 2021, equation 6; Huang, Lim and Courville 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

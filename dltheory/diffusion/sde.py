@@ -77,7 +77,7 @@ def vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equations 11, 29 and 32.
+    Statement: sde.forward.  Source: Song et al. 2021, equation 11 and appendices B and C.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -114,7 +114,7 @@ def sub_vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equations 13 and 29.
+    Statement: sde.forward.  Source: Song et al. 2021, equation 12 and appendix B.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -153,7 +153,7 @@ def ve_sde(sigma_min: Scalar = 0.01, sigma_max: Scalar = 50.0) -> LinearSde:
     Raises:
         ValueError: if static settings are not positive and increasing.
 
-    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021, equations 9, 29 and 30.
+    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021, equation 9 and appendices B and C.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

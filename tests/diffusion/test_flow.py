@@ -18,9 +18,9 @@ SDES = {"vp": diffusion.vp_sde(), "sub-vp": diffusion.sub_vp_sde(), "ve": diffus
 def mixture(d, dtype="float32"):
     rng = np.random.default_rng(d)
     return diffusion.GaussianMixture(
-        log_weights=np.log([0.2, 0.5, 0.3]).astype(dtype),
-        means=rng.normal(size=(3, d)).astype(dtype),
-        variances=rng.uniform(0.2, 0.8, size=(3, d)).astype(dtype),
+        log_weights=jnp.log(jnp.array([0.2, 0.5, 0.3], dtype)),
+        means=jnp.asarray(rng.normal(size=(3, d)), dtype),
+        variances=jnp.asarray(rng.uniform(0.2, 0.8, size=(3, d)), dtype),
     )
 
 

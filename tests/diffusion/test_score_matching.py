@@ -24,6 +24,11 @@ SLICED = pytest.mark.statement("score.sliced")
 CONDITIONAL = pytest.mark.statement("score.noise_conditional")
 
 
+def mixture():
+    """The data, in the precision of the test."""
+    return jax.tree.map(jnp.asarray, MIXTURE)
+
+
 def affine(x):
     return A @ x + B
 
@@ -43,16 +48,16 @@ def within(values, expected, errors=4):
 @pytest.mark.statement("score.definition")
 def test_score_of_a_mixture_whatever_its_normaliser(x64):
     x = jnp.asarray(DATA[0])
-    exact = diffusion.mixture_score(MIXTURE, x)
+    exact = diffusion.mixture_score(mixture(), x)
     for constant in (0.0, 17.0):
-        value = diffusion.score(lambda x, c=constant: diffusion.mixture_log_density(MIXTURE, x) + c, x)
+        value = diffusion.score(lambda x, c=constant: diffusion.mixture_log_density(mixture(), x) + c, x)
         np.testing.assert_allclose(value, exact, rtol=1e-10)
 
 
 @pytest.mark.statement("score.definition")
 def test_scores_have_mean_zero():
-    draws = diffusion.mixture_sample(KEY, MIXTURE, (20_000,))
-    scores = np.asarray(jax.vmap(lambda x: diffusion.mixture_score(MIXTURE, x))(draws))
+    draws = diffusion.mixture_sample(KEY, mixture(), (20_000,))
+    scores = np.asarray(jax.vmap(lambda x: diffusion.mixture_score(mixture(), x))(draws))
     assert all(within(column, 0) for column in scores.T)
 
 
@@ -185,8 +190,8 @@ def test_continuous_loss_has_the_mean_of_its_formula(name, likelihood_weighting)
 def test_tweedie_is_the_mean_given_the_noisy_sample(x64):
     scale, std = 0.8, 0.6
     for x in DATA:
-        score = diffusion.mixture_score(diffusion.diffused(MIXTURE, scale, std), x)
-        exact = diffusion.mixture_denoiser(MIXTURE, x, scale, std)
+        score = diffusion.mixture_score(diffusion.diffused(mixture(), scale, std), x)
+        exact = diffusion.mixture_denoiser(mixture(), x, scale, std)
         np.testing.assert_allclose(diffusion.tweedie_mean(x, score, std, scale), exact, rtol=1e-10)
 
 

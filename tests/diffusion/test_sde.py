@@ -28,7 +28,7 @@ SDES = {
 
 def law(sde, t):
     """The law of the mixture at a time."""
-    return diffusion.diffused(MIXTURE, *sde.marginal_prob(jnp.ones(()), t))
+    return diffusion.diffused(jax.tree.map(jnp.asarray, MIXTURE), *sde.marginal_prob(jnp.ones(()), t))
 
 
 def log_density(sde, x, t):

@@ -18,15 +18,19 @@ RNG = np.random.default_rng(5)
 X = np.array([0.7, -0.4, 1.9])
 NOISE = RNG.normal(size=(3, 3))
 WEIGHTS, MEANS, STDS = np.array([0.3, 0.7]), np.array([-1.5, 1.0]), np.array([0.5, 0.4])
-MIXTURE = diffusion.GaussianMixture(np.log(WEIGHTS), MEANS[:, None], STDS[:, None] ** 2)
 VP = diffusion.vp_sde(0.1, 8.0)
 REVERSE = pytest.mark.statement("sde.reverse")
 FORWARD = pytest.mark.statement("sde.forward")
 
 
+def mixture():
+    """The data, in the precision of the test."""
+    return diffusion.GaussianMixture(*map(jnp.asarray, (np.log(WEIGHTS), MEANS[:, None], STDS[:, None] ** 2)))
+
+
 def score_fn(x, t):
     """Score of the mixture at a time of the equation, entry by entry."""
-    law = diffusion.diffused(MIXTURE, *VP.marginal_prob(jnp.ones(()), t))
+    law = diffusion.diffused(mixture(), *VP.marginal_prob(jnp.ones(()), t))
     return jax.vmap(lambda x: diffusion.mixture_score(law, x[None])[0])(x.ravel()).reshape(x.shape)
 
 
@@ -237,7 +241,7 @@ FORTH_AND_BACK = {
 def test_forward_then_reverse_is_the_identity_in_law(name):
     equation, holds = FORTH_AND_BACK[name]
     keys = jax.random.split(KEY, 4)
-    data, other = (diffusion.mixture_sample(key, MIXTURE, (10_000,))[:, 0] for key in keys[:2])
+    data, other = (diffusion.mixture_sample(key, mixture(), (10_000,))[:, 0] for key in keys[:2])
     times = jnp.linspace(0.0, 1.0, 301)
     noisy = jax.jit(lambda x: diffusion.solve(keys[2], diffusion.euler_maruyama(VP), x, times))(data)
     back = jax.jit(lambda x: diffusion.solve(keys[3], diffusion.heun(equation), x, times[::-1]))(noisy)
