@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 FieldFn = Callable[[Array], Array]  # x [...] -> [...], of the same shape
-ScoreFn = Callable[[Array, Array], Array]  # (x [...], time or noise level []) -> [...], of the shape of x
+ScoreFn = Callable[[Array, Any], Array]  # (x [...], time or noise level []) -> [...], of the shape of x
 
 
 def floating(x: Array, name: str = "x") -> Array:
@@ -48,7 +49,7 @@ def samples(x: Array) -> Array:
     return x
 
 
-def field(function: Callable[..., Array], x: Array, *conditions: Array, name: str = "score_fn") -> Array:
+def field(function: Callable[..., Array], x: Array, *conditions: Scalar, name: str = "score_fn") -> Array:
     """A vector field at x, in the precision of x, whatever that of a network or of the time is."""
     out = function(x, *conditions)
     fits = hasattr(out, "shape") and out.shape == x.shape
@@ -57,7 +58,7 @@ def field(function: Callable[..., Array], x: Array, *conditions: Array, name: st
     return out.astype(x.dtype)
 
 
-def score_of(score_fn: ScoreFn, x: Array, time: Array) -> Array:
+def score_of(score_fn: ScoreFn, x: Array, time: Scalar) -> Array:
     """The score at x and a time, in the precision of x."""
     return field(score_fn, x, time)
 

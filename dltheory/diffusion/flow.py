@@ -214,7 +214,7 @@ def _log_likelihood(
 
 
 def _solve(
-    velocity: Callable[[Array, Any], Any],
+    velocity: Callable[[Any, Any], Any],
     state: Any,
     start: Scalar,
     stop: Scalar,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
@@ -48,7 +50,7 @@ def reverse_sde(sde: Sde | LinearSde, score_fn: ScoreFn, noise_scale: Scalar = 1
     shapes(noise_scale=(noise_scale, ""))
     require(noise_scale >= 0, "`noise_scale` must be non-negative")
 
-    def drift(x: Array, t: Array) -> Array:
+    def drift(x: Array, t: Scalar) -> Array:
         weight = sde.time_direction * (1 + noise_scale**2) / 2 * diffusion(t) ** 2
         return sde.drift(x, t) - jnp.asarray(weight, x.dtype) * score_of(score_fn, x, t)
 
@@ -82,13 +84,14 @@ def probability_flow(sde: Sde | LinearSde, score_fn: ScoreFn) -> Sde:
     """
     diffusion = _diffusion(sde)
 
-    def drift(x: Array, t: Array) -> Array:
+    def drift(x: Array, t: Scalar) -> Array:
         weight = sde.time_direction / 2 * diffusion(t) ** 2
         return sde.drift(x, t) - jnp.asarray(weight, x.dtype) * score_of(score_fn, x, t)
 
     return Sde(drift, diffusion=None, time_direction=0)
 
 
-def _diffusion(sde: Sde | LinearSde):
-    require(sde.diffusion is not None, "`sde` must have noise: its `diffusion` is None")
+def _diffusion(sde: Sde | LinearSde) -> Callable[[Scalar], Scalar]:
+    if sde.diffusion is None:
+        raise ValueError("`sde` must have noise: its `diffusion` is None")
     return sde.diffusion

@@ -218,12 +218,12 @@ class ErrorProfile(NamedTuple):
     """Where a score is wrong.
 
     Attributes:
-        error: mean of the squared error in each bin, NaN where there are no samples, shape [b].
-        count: the number of samples there, shape [b].
+        error: mean of the squared error in each bin, NaN where there are no points, shape [b].
+        num_points: the number of points there, shape [b].
     """
 
     error: Array
-    count: Array
+    num_points: Array
 
 
 def error_profile(

@@ -28,8 +28,8 @@ class Sde(NamedTuple):
         time_direction: 1 if time increases, -1 if it decreases, 0 if it may do either (ordinary equations only).
     """
 
-    drift: Callable[[Array, Array], Array]
-    diffusion: Callable[[Array], Array] | None
+    drift: Callable[[Array, Scalar], Array]
+    diffusion: Callable[[Scalar], Scalar] | None
     time_direction: int = 1
 
 
@@ -49,9 +49,9 @@ class LinearSde(NamedTuple):
         time_direction: 1.
     """
 
-    drift: Callable[[Array, Array], Array]
-    diffusion: Callable[[Array], Array]
-    marginal_prob: Callable[[Array, Array], tuple[Array, Array]]
+    drift: Callable[[Array, Scalar], Array]
+    diffusion: Callable[[Scalar], Array]
+    marginal_prob: Callable[[Array, Scalar], tuple[Array, Array]]
     prior_sampling: Callable[..., Array]
     prior_logp: Callable[[Array], Array]
     horizon: Scalar
@@ -267,10 +267,10 @@ def _linear(
     Functions of time are computed in the precision of the time; what is multiplied by x takes that of x.
     """
 
-    def drift(x: Array, t: Array) -> Array:
+    def drift(x: Array, t: Scalar) -> Array:
         return coefficient(_time(t)).astype(x.dtype) * x
 
-    def marginal_prob(x: Array, t: Array) -> tuple[Array, Array]:
+    def marginal_prob(x: Array, t: Scalar) -> tuple[Array, Array]:
         scale, std = moments(_time(t))
         return scale.astype(x.dtype) * x, std.astype(x.dtype)
 

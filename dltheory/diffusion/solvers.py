@@ -228,8 +228,8 @@ def solve(key: PRNGKey | None, solver: Solver, x: Array, times: Array) -> Array:
         x at the last time, shape [...]; NaN if the times run in the wrong direction.
 
     Raises:
-        ValueError: if `x` is not floating-point, `times` is not a vector of at least two, or the drift or the score
-            does not keep the shape of x.
+        ValueError: if `x` is not floating-point, `times` is not a vector of at least two, the drift or the score does
+            not keep the shape of x, or there is noise but no key.
 
     Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 10.2; Song et al. 2021, section 4.1.
 
@@ -249,7 +249,9 @@ def solve(key: PRNGKey | None, solver: Solver, x: Array, times: Array) -> Array:
     ordered = is_monotone(times, solver.time_direction)
     require(ordered, "`times` must be strictly monotone in the direction of the equation's time")
     num_noises = solver.num_noises
-    keys = jax.random.split(key, t - 1) if num_noises else None
+    if num_noises and key is None:
+        raise ValueError("`key` must be a key: the solver draws noise")
+    keys = None if key is None or not num_noises else jax.random.split(key, t - 1)
 
     def step(x, inputs):
         time, next_time, key = inputs

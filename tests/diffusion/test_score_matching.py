@@ -201,7 +201,7 @@ def test_error_profile_is_the_loop(x64):
     errors = np.sum((DATA @ A.T + B + DATA) ** 2, axis=1)
     profile = diffusion.error_profile(lambda x: -x, affine, DATA, coordinate, edges)
     bins = [[0, 2], [1, 3], [4], []]  # the last two points are outside
-    np.testing.assert_array_equal(profile.count, [len(members) for members in bins])
+    np.testing.assert_array_equal(profile.num_points, [len(members) for members in bins])
     np.testing.assert_allclose(profile.error[:3], [np.mean(errors[members]) for members in bins[:3]], rtol=1e-12)
     assert np.isnan(profile.error[3])
 

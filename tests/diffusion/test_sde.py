@@ -1,7 +1,7 @@
 """Linear equations against their moments' equations, reversals against the Fokker-Planck equation."""
 
 # NumPy arrays stand in for JAX arrays throughout.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOptionalCall=false
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """Steps against NumPy with the same noise, orders against the exact flow, and laws against exact samples."""
 
 # NumPy arrays stand in for JAX arrays throughout.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOptionalCall=false
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +258,8 @@ def test_settings_are_checked():
         diffusion.predictor_corrector(diffusion.heun(FLOW), VP, score_fn, -1)
     with pytest.raises(ValueError, match="`signal_to_noise`"):
         diffusion.predictor_corrector(diffusion.heun(FLOW), VP, score_fn, 1, 0.0)
+    with pytest.raises(ValueError, match="`key`"):
+        diffusion.solve(None, diffusion.heun(REVERSED), jnp.ones(2), jnp.linspace(1.0, 0.0, 3))
     with pytest.raises(ValueError, match="`times`"):
         diffusion.solve(None, diffusion.heun(FLOW), jnp.ones(2), jnp.ones(1))
     with pytest.raises(ValueError, match="`steps_per_level`"):

@@ -113,9 +113,10 @@ def _returned(backwards):
     return measure
 
 
-_AGAINST_TIME = diffusion.Sde(lambda x, t: _REVERSE.drift(x, 1 - t), lambda t: _REVERSE.diffusion(1 - t), -1)
+_NOISE = _SDE.diffusion
+_AGAINST_TIME = diffusion.Sde(lambda x, t: _REVERSE.drift(x, 1 - t), lambda t: _NOISE(1 - t), -1)
 # The printed equation with dt > 0 all the way: the clock goes forward from noise while the marginals go back.
-_AS_PRINTED = diffusion.Sde(lambda x, s: _REVERSE.drift(x, 1 - s), lambda s: _REVERSE.diffusion(1 - s), 1)
+_AS_PRINTED = diffusion.Sde(lambda x, s: _REVERSE.drift(x, 1 - s), lambda s: _NOISE(1 - s), 1)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

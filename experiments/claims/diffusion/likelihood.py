@@ -29,7 +29,7 @@ def _points(draw, d):
     rng = generator(jax.random.fold_in(draw.key, 100 + d))
     component = rng.choice(3, draw.budget, p=weights)
     points = means[component] + stds[component] * rng.normal(size=(draw.budget, d))
-    return points[np.argsort(_log_density(draw, d, points))].astype(np.float32)
+    return points[np.argsort(np.asarray(_log_density(draw, d, points)))].astype(np.float32)
 
 
 def _log_density(draw, d, points):

@@ -79,8 +79,10 @@ def _blindness(_):
 
     @jax.jit
     def divergences(half):
-        scores = [functools.partial(diffusion.mixture_score, _two_modes(2 * half, w)) for w in ((0.2, 0.8), (0.5, 0.5))]
-        return jax.vmap(lambda x: diffusion.fisher_divergence(*scores, x[None, None]))(jnp.asarray(points))
+        right, wrong = _two_modes(2 * half, (0.2, 0.8)), _two_modes(2 * half)
+        score_fn, model_fn = (functools.partial(diffusion.mixture_score, law) for law in (right, wrong))
+        at = jax.vmap(lambda x: diffusion.fisher_divergence(score_fn, model_fn, x[None, None]))
+        return at(jnp.asarray(points))
 
     def density(half):
         return stats.norm.pdf(points[:, None], [-half, half]) @ np.array([0.2, 0.8])
