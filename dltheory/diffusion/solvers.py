@@ -177,8 +177,9 @@ def predictor_corrector(
 
     .. math:: x \leftarrow x + \eta \nabla \log p_t(x) + \sqrt{2 \eta}\, \xi, \qquad \eta = 2 (r \sigma(t))^2
 
-    The dynamics leave p_t as it is up to O(eta), and so take back some of the predictor's error. Song et al. take the
-    ratio of the norms of noise and score in place of sigma(t), which it estimates.
+    The dynamics lead to p_t up to O(eta), and so take back some of the error of a predictor that errs more than that:
+    after few steps, or with a score that was learned. Song et al. have the ratio of the norms of noise and score in
+    place of sigma(t), which it estimates.
 
     Args:
         predictor: the solver of the reverse equation, or of the probability flow.

@@ -22,7 +22,7 @@ __all__ = ["CLAIMS"]
 
 _DISTANCES = np.array([7.0, 8.0, 9.0, 10.0, 12.0])  # between the modes, in their standard deviations
 _FEATURES = 60
-_WIDE = 4.0
+_WIDE = 6.0
 
 
 def _two_modes(distance, weights=(0.5, 0.5)):
@@ -218,7 +218,7 @@ CLAIMS = (
         predict=_denoising_constant,
         judge=Mean(resolution=0.5),
         control=Variant("the divergence to the law without noise", measure=_denoising_less_divergence(blurred=False)),
-        budget=Budget(400, 20_000),
+        budget=Budget(1_500, 50_000),
         axes=Axes("model", "denoising loss - divergence"),
     ),
     Claim(
