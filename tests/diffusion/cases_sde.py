@@ -36,14 +36,14 @@ def _field(matrix):
     return lambda x: matrix @ jnp.sin(x)
 
 
-def _equation(sde, x, t):
+def _equation(key, sde, x, t):
     """Everything that a linear equation says, evaluated."""
     return (
         sde.drift(x, t),
         sde.diffusion(t),
         *sde.marginal_prob(x, t),
         sde.prior_logp(x),
-        sde.prior_sampling(KEY, (2,), x.dtype),
+        sde.prior_sampling(key, (2,), x.dtype),
     )
 
 
@@ -66,8 +66,8 @@ def _corrected(matrix):
     return diffusion.predictor_corrector(predictor, sde, score_fn, 2)
 
 
-def _ou(rate, x, t):
-    return _equation(diffusion.linear_sde(lambda t: -rate * (1 + t), lambda t: 1 + rate * t, 2.0), x, t)
+def _ou(key, rate, x, t):
+    return _equation(key, diffusion.linear_sde(lambda t: -rate * (1 + t), lambda t: 1 + rate * t, 2.0), x, t)
 
 
 def _of_data(name, **more):
@@ -95,31 +95,31 @@ _STEP = (X, TIME, NEXT, NOISE)
 CASES = (
     Case(
         "dltheory.diffusion.vp_sde",
-        (LOW, HIGH, X, TIME),
-        call=lambda low, high, x, t: _equation(diffusion.vp_sde(low, high), x, t),
-        wrong={"beta_min": (X, HIGH, X, TIME), "beta_max": (LOW, X, X, TIME), "t": (LOW, HIGH, X, X)},
-        grad=(0, 1, 2, 3),
+        (KEY, LOW, HIGH, X, TIME),
+        call=lambda key, low, high, x, t: _equation(key, diffusion.vp_sde(low, high), x, t),
+        wrong={"beta_min": (KEY, X, HIGH, X, TIME), "beta_max": (KEY, LOW, X, X, TIME), "t": (KEY, LOW, HIGH, X, X)},
+        grad=(1, 2, 3, 4),
     ),
     Case(
         "dltheory.diffusion.sub_vp_sde",
-        (LOW, HIGH, X, TIME),
-        call=lambda low, high, x, t: _equation(diffusion.sub_vp_sde(low, high), x, t),
-        wrong={"beta_min": (X, HIGH, X, TIME), "beta_max": (LOW, X, X, TIME), "t": (LOW, HIGH, X, X)},
-        grad=(0, 1, 2, 3),
+        (KEY, LOW, HIGH, X, TIME),
+        call=lambda key, low, high, x, t: _equation(key, diffusion.sub_vp_sde(low, high), x, t),
+        wrong={"beta_min": (KEY, X, HIGH, X, TIME), "beta_max": (KEY, LOW, X, X, TIME), "t": (KEY, LOW, HIGH, X, X)},
+        grad=(1, 2, 3, 4),
     ),
     Case(
         "dltheory.diffusion.ve_sde",
-        (LOW, HIGH, X, TIME),
-        call=lambda low, high, x, t: _equation(diffusion.ve_sde(low, high), x, t),
-        wrong={"sigma_min": (X, HIGH, X, TIME), "sigma_max": (LOW, X, X, TIME), "t": (LOW, HIGH, X, X)},
-        grad=(0, 1, 2, 3),
+        (KEY, LOW, HIGH, X, TIME),
+        call=lambda key, low, high, x, t: _equation(key, diffusion.ve_sde(low, high), x, t),
+        wrong={"sigma_min": (KEY, X, HIGH, X, TIME), "sigma_max": (KEY, LOW, X, X, TIME), "t": (KEY, LOW, HIGH, X, X)},
+        grad=(1, 2, 3, 4),
     ),
     Case(
         "dltheory.diffusion.linear_sde",
-        (LOW, X, TIME),
+        (KEY, LOW, X, TIME),
         call=_ou,
-        wrong={"drift_coefficient_fn": (X, X, TIME), "t": (LOW, X, X)},
-        grad=(0, 1, 2),
+        wrong={"drift_coefficient_fn": (KEY, X, X, TIME), "t": (KEY, LOW, X, X)},
+        grad=(1, 2, 3),
     ),
     Case(
         "dltheory.diffusion.reverse_sde",

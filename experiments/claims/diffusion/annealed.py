@@ -183,7 +183,7 @@ CLAIMS = (
     Claim(
         "score.annealed_langevin",
         part="corrector",
-        says="Two Langevin steps after each coarse step of the reverse equation take back a tenth of its error or more.",
+        says="Two Langevin steps after each coarse step of the reverse equation take back a tenth of its error.",
         measure=_corrections(1),
         predict=lambda _: 0.9,
         judge=AtMost(),
