@@ -1,5 +1,11 @@
 """Diffusion models: data are turned into noise step by step, and a network learns the way back."""
 
+from dltheory.diffusion.ancestral import (
+    ancestral_sample,
+    ancestral_step,
+    ddim_sample,
+    ddim_step,
+)
 from dltheory.diffusion.annealing import annealed_langevin
 from dltheory.diffusion.denoising import (
     continuous_score_matching_loss,
@@ -14,6 +20,12 @@ from dltheory.diffusion.flow import (
     flow_log_likelihood_hutchinson,
     transport,
 )
+from dltheory.diffusion.forward import (
+    forward_path,
+    forward_sample,
+    forward_step,
+    prior_kl,
+)
 from dltheory.diffusion.mixtures import (
     GaussianMixture,
     diffused,
@@ -24,7 +36,37 @@ from dltheory.diffusion.mixtures import (
     mixture_sample,
     mixture_score,
 )
+from dltheory.diffusion.oracles import (
+    mixture_marginal,
+    mixture_prediction,
+    mixture_reverse_kernel,
+)
+from dltheory.diffusion.parametrizations import (
+    PredictFn,
+    Prediction,
+    classifier_free_guidance,
+    prediction_from_data,
+    prediction_from_noise,
+    prediction_from_score,
+    prediction_from_velocity,
+)
+from dltheory.diffusion.posterior import (
+    IsotropicGaussian,
+    posterior,
+    posterior_mean_from_noise,
+)
 from dltheory.diffusion.reverse import probability_flow, reverse_sde
+from dltheory.diffusion.schedules import (
+    Schedule,
+    check_schedule,
+    cosine_schedule,
+    linear_schedule,
+    respaced,
+    schedule_from_betas,
+    schedule_from_log_snr,
+    sigmoid_schedule,
+    signal_to_noise,
+)
 from dltheory.diffusion.score_matching import (
     ErrorProfile,
     error_profile,
@@ -44,46 +86,94 @@ from dltheory.diffusion.solvers import (
     sample_reverse,
     solve,
 )
+from dltheory.diffusion.variational import (
+    VlbTerms,
+    denoising_loss,
+    discretized_gaussian_log_likelihood,
+    min_snr_weights,
+    path_log_weight,
+    simple_loss,
+    vlb_terms,
+    vlb_weights,
+)
 
 __all__ = [
     "ErrorProfile",
     "FlowLogLikelihood",
     "GaussianMixture",
+    "IsotropicGaussian",
     "LinearSde",
+    "PredictFn",
+    "Prediction",
+    "Schedule",
     "Sde",
     "Solver",
     "Transport",
+    "VlbTerms",
+    "ancestral_sample",
+    "ancestral_step",
     "annealed_langevin",
+    "check_schedule",
+    "classifier_free_guidance",
     "continuous_score_matching_loss",
+    "cosine_schedule",
+    "ddim_sample",
+    "ddim_step",
+    "denoising_loss",
     "denoising_score_matching_loss",
     "diffused",
+    "discretized_gaussian_log_likelihood",
     "error_profile",
     "euler_maruyama",
     "exponential_integrator",
     "fisher_divergence",
     "flow_log_likelihood",
     "flow_log_likelihood_hutchinson",
+    "forward_path",
+    "forward_sample",
+    "forward_step",
     "heun",
     "hutchinson_trace",
     "implicit_score_matching_loss",
+    "linear_schedule",
     "linear_sde",
+    "min_snr_weights",
     "mixture_denoiser",
     "mixture_log_density",
+    "mixture_marginal",
     "mixture_moments",
     "mixture_posterior",
+    "mixture_prediction",
+    "mixture_reverse_kernel",
     "mixture_sample",
     "mixture_score",
     "noise_conditional_loss",
+    "path_log_weight",
+    "posterior",
+    "posterior_mean_from_noise",
+    "prediction_from_data",
+    "prediction_from_noise",
+    "prediction_from_score",
+    "prediction_from_velocity",
     "predictor_corrector",
+    "prior_kl",
     "probability_flow",
+    "respaced",
     "reverse_sde",
     "sample_reverse",
+    "schedule_from_betas",
+    "schedule_from_log_snr",
     "score",
+    "sigmoid_schedule",
+    "signal_to_noise",
+    "simple_loss",
     "sliced_score_matching_loss",
     "solve",
     "sub_vp_sde",
     "transport",
     "tweedie_mean",
     "ve_sde",
+    "vlb_terms",
+    "vlb_weights",
     "vp_sde",
 ]

@@ -259,7 +259,7 @@ def mixture_denoiser(mixture: GaussianMixture, x: Array, scale: Scalar, std: Sca
     >>> from dltheory import diffusion
     >>> points = diffusion.GaussianMixture(jnp.zeros(2), jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 1)))
     >>> diffusion.mixture_denoiser(points, jnp.array([0.5]), 1.0, 1.0)  # tanh(1/2)
-    Array([0.46211714], dtype=float32)
+    Array([0.46212], dtype=float32)
     """
     posterior = mixture_posterior(mixture, x, scale, std)
     return jnp.exp(posterior.log_weights) @ posterior.means

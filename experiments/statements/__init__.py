@@ -10,7 +10,17 @@ from pathlib import Path
 __all__ = ["CHAPTERS", "KINDS", "STATUSES", "Chapter", "Statement", "load_sheet"]
 
 # The order of the sheet, with what goes beyond it after what it extends.
-CHAPTERS = ("background", "perceptron", "optimization", "convergence", "ntk", "nngp", "infinite_width", "samplers", "diffusion")
+CHAPTERS = (
+    "background",
+    "perceptron",
+    "optimization",
+    "convergence",
+    "ntk",
+    "nngp",
+    "infinite_width",
+    "samplers",
+    "diffusion",
+)
 KINDS = ("definition", "function", "algorithm", "theorem", "claim", "architecture", "practice")
 STATUSES = ("ok", "wrong", "garbled", "incomplete")
 

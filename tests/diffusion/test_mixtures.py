@@ -70,15 +70,11 @@ def test_score_is_finite_where_the_density_underflows():
 
 
 def test_moments_and_samples_agree(x64):
-    mean, covariance = diffusion.mixture_moments(mixture())
+    mean, covariance = map(np.asarray, diffusion.mixture_moments(mixture()))
     draws = np.asarray(diffusion.mixture_sample(jax.random.key(0), mixture(), (20_000,)))
     assert (np.abs(draws.mean(0) - mean) < 5 * draws.std(0) / len(draws) ** 0.5).all()
     products = (draws - mean)[:, :, None] * (draws - mean)[:, None, :]
     assert (np.abs(products.mean(0) - covariance) < 5 * products.std(0) / len(draws) ** 0.5).all()
-    shares = [np.mean(np.abs(draws - m).sum(1) < 0.5) for m in MEANS]
-    density = stats.multivariate_normal(MEANS[0], np.diag(VARIANCES[0]))
-    assert 0 < max(shares) < 1
-    assert density.pdf(draws).max() > 0
 
 
 def test_samples_follow_the_distribution(x64):

@@ -1,10 +1,29 @@
 """Claims of the chapter on diffusion models."""
 
-from experiments.claims.diffusion import annealed, equations, likelihood, noise, orders, scores
+from experiments.claims.diffusion import (
+    annealed,
+    bound,
+    equations,
+    forward,
+    likelihood,
+    losses,
+    noise,
+    orders,
+    posterior,
+    reverse,
+    sampling,
+    scores,
+)
 
 __all__ = ["CLAIMS"]
 
 CLAIMS = (
+    *forward.CLAIMS,
+    *reverse.CLAIMS,
+    *bound.CLAIMS,
+    *posterior.CLAIMS,
+    *losses.CLAIMS,
+    *sampling.CLAIMS,
     *scores.CLAIMS,
     *noise.CLAIMS,
     *annealed.CLAIMS,

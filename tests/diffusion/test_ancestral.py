@@ -1,0 +1,164 @@
+"""The samplers: with the best prediction they give the data, and DDIM with all its noise is ancestral sampling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from dltheory import diffusion
+
+WEIGHTS, MEANS, SDS = np.array([0.3, 0.7]), np.array([-1.0, 0.8]), np.array([0.2, 0.4])
+
+
+def mixture():
+    return diffusion.GaussianMixture(
+        jnp.log(jnp.asarray(WEIGHTS)), jnp.asarray(MEANS)[:, None], jnp.asarray(SDS)[:, None] ** 2
+    )
+
+
+def cdf(x):
+    return stats.norm.cdf(x[:, None], MEANS, SDS) @ WEIGHTS
+
+
+def best(schedule):
+    return lambda x, t: diffusion.mixture_prediction(mixture(), x, t, schedule)
+
+
+def samples(sample, count=3_000, seed=0):
+    """Draws of `sample(key, noise)`."""
+    keys = jax.random.split(jax.random.key(seed), count)
+    noise = jax.random.normal(jax.random.key(seed + 1), (count, 1))
+    return np.asarray(jax.jit(jax.vmap(sample))(keys, noise))[:, 0]
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling")
+def test_both_samplers_give_the_data(x64):
+    schedule = diffusion.cosine_schedule(150)
+    times = jnp.arange(3, 151, 3)
+    draws = {
+        "ancestral": samples(lambda key, z: diffusion.ancestral_sample(key, best(schedule), z, schedule)),
+        "variance beta": samples(
+            lambda key, z: diffusion.ancestral_sample(key, best(schedule), z, schedule, schedule.betas)
+        ),
+        "DDIM": samples(lambda key, z: diffusion.ddim_sample(key, best(schedule), z, schedule)),
+        "DDIM, a third of the times": samples(
+            lambda key, z: diffusion.ddim_sample(key, best(schedule), z, schedule, times, eta=0.5)
+        ),
+    }
+    tested = {name: stats.kstest(draw, cdf).pvalue for name, draw in draws.items()}
+    assert min(tested.values()) > 1e-4, tested
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling", "diffusion.scheduler")
+def test_few_steps_do_not(x64):
+    schedule = diffusion.cosine_schedule(4)
+    draw = samples(lambda key, z: diffusion.ancestral_sample(key, best(schedule), z, schedule))
+    assert stats.kstest(draw, cdf).pvalue < 1e-6
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling")
+def test_ddim_with_all_noise_is_ancestral(x64):
+    schedule, key = diffusion.cosine_schedule(12), jax.random.key(5)
+    noise = jnp.array([0.7])
+    one = diffusion.ddim_sample(key, best(schedule), noise, schedule, eta=1.0)
+    two = diffusion.ancestral_sample(key, best(schedule), noise, schedule)
+    np.testing.assert_allclose(one, two, rtol=1e-9)
+    assert abs(float(diffusion.ddim_sample(key, best(schedule), noise, schedule, eta=0.5)[0] - two[0])) > 1e-3
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling")
+def test_ddim_without_noise_ignores_the_key(x64):
+    schedule, noise = diffusion.cosine_schedule(12), jnp.array([0.7])
+    one, two = (diffusion.ddim_sample(jax.random.key(k), best(schedule), noise, schedule) for k in (0, 1))
+    assert one == two
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling")
+def test_ddim_keeps_the_laws_of_the_forward_process(x64):
+    """Given the data, for any share of the noise: x_{t-1} has mean sqrt(alpha-bar) x_0 and variance 1 - alpha-bar."""
+    schedule, t, x0, eta = diffusion.cosine_schedule(10), 6, 0.8, 0.6
+
+    def step(key):
+        first, second = jax.random.split(key)
+        xt, noise = diffusion.forward_sample(first, jnp.array(x0), t, schedule)
+        prediction = diffusion.prediction_from_noise(noise, xt, t, schedule)
+        return diffusion.ddim_step(second, prediction, xt, t, schedule, eta)
+
+    draws = np.asarray(jax.vmap(step)(jax.random.split(jax.random.key(0), 10_000)))
+    bar = float(schedule.alpha_bars[t - 1])
+    assert stats.kstest(draws, stats.norm(np.sqrt(bar) * x0, np.sqrt(1 - bar)).cdf).pvalue > 1e-3
+
+
+@pytest.mark.statement("diffusion.mu_parametrization", "diffusion.ancestral_sampling")
+def test_one_step_is_normal_about_the_mean_of_the_model(x64):
+    schedule, t = diffusion.cosine_schedule(10), 6
+    xt = jnp.array([0.4])
+    prediction = best(schedule)(xt, t)
+    step = lambda key: diffusion.ancestral_step(key, prediction, xt, t, schedule)  # noqa: E731
+    draws = np.asarray(jax.vmap(step)(jax.random.split(jax.random.key(0), 10_000)))[:, 0]
+    mean = float(diffusion.posterior_mean_from_noise(prediction.noise, xt, t, schedule)[0])
+    sd = float(schedule.posterior_variances[t]) ** 0.5
+    assert stats.kstest(draws, stats.norm(mean, sd).cdf).pvalue > 1e-3
+
+
+@pytest.mark.statement("diffusion.ancestral_sampling")
+def test_the_last_step_adds_no_noise(x64):
+    schedule, x = diffusion.cosine_schedule(5), jnp.array([0.3])
+    prediction = best(schedule)(x, 1)
+    for key in map(jax.random.key, range(2)):
+        end = diffusion.ancestral_step(key, prediction, x, 1, schedule, schedule.betas)
+        np.testing.assert_allclose(end, prediction.data, rtol=1e-9)
+
+
+def test_batches_and_single_points_give_the_same(x64):
+    """A model of whole batches, without a map: every operation is one of all entries."""
+    schedule, key = diffusion.cosine_schedule(6), jax.random.key(0)
+    batch = jax.random.normal(key, (5, 1))
+    whole = diffusion.ddim_sample(key, lambda x, t: jax.vmap(best(schedule), (0, None))(x, t), batch, schedule)
+    single = jax.vmap(lambda z: diffusion.ddim_sample(key, best(schedule), z, schedule))(batch)
+    np.testing.assert_allclose(whole, single, rtol=1e-10)
+
+
+def test_guided_samples_move_to_the_class(x64):
+    """With the components as classes, guidance makes less likely what the other class makes too."""
+    schedule = diffusion.cosine_schedule(60)
+    alone = diffusion.GaussianMixture(*(leaf[:1] for leaf in mixture()))
+
+    def mean_at(strength):
+        def predict_fn(x, t):
+            given = diffusion.mixture_prediction(alone, x, t, schedule)
+            return diffusion.classifier_free_guidance(given, best(schedule)(x, t), strength)
+
+        return samples(lambda key, z: diffusion.ddim_sample(key, predict_fn, z, schedule), 500).mean()
+
+    assert mean_at(0.0) == pytest.approx(-1.0, abs=0.06)
+    assert mean_at(2.0) < mean_at(0.0) - 0.05
+    assert mean_at(-1.0) == pytest.approx(WEIGHTS @ MEANS, abs=0.25)
+
+
+def test_wrong_settings_are_refused():
+    schedule, key, x = diffusion.cosine_schedule(5), jax.random.key(0), jnp.zeros(2)
+    with pytest.raises(ValueError, match="`eta`"):
+        diffusion.ddim_sample(key, best(schedule), x, schedule, eta=1.5)
+    with pytest.raises(ValueError, match="`times`"):
+        diffusion.ddim_sample(key, best(schedule), x, schedule, times=jnp.array(3))
+    with pytest.raises(ValueError, match="`variances`"):
+        diffusion.ancestral_sample(key, best(schedule), x, schedule, jnp.ones(5))
+
+
+def test_gradients_flow_through_schedules_that_are_learned(x64):
+    """Through both samplers and the bound, although variances vanish at t = 1."""
+    noise, key = jnp.array([0.4]), jax.random.key(0)
+
+    def outcome(log_snr):
+        schedule = diffusion.schedule_from_log_snr(log_snr)
+        terms = diffusion.vlb_terms(key, best(schedule), jnp.array([0.5]), schedule)
+        one = diffusion.ancestral_sample(key, best(schedule), noise, schedule)
+        two = diffusion.ddim_sample(key, best(schedule), noise, schedule, eta=0.5)
+        return jnp.sum(one + two) + terms.prior + terms.steps.sum() + terms.reconstruction
+
+    at = jnp.array([4.0, 1.0, -1.0, -4.0])
+    slope, along = jax.grad(outcome)(at), jnp.array([0.3, -0.2, 0.5, 0.1])
+    numeric = (outcome(at + 1e-5 * along) - outcome(at - 1e-5 * along)) / 2e-5
+    assert float(slope @ along) == pytest.approx(float(numeric), rel=1e-6)
