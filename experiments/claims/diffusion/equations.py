@@ -168,7 +168,7 @@ CLAIMS = (
         control=Variant(
             "the score's sign flipped", measure=_returned(diffusion.heun(diffusion.reverse_sde(_SDE, _flipped)))
         ),
-        budget=Budget(100, 2_000),
+        budget=Budget(100, 500),
         axes=Axes("", "energy distance"),
     ),
     Claim(
@@ -179,7 +179,7 @@ CLAIMS = (
         predict=lambda _: np.zeros(1),
         judge=Mean(floor=0.01),
         control=Variant("their time reversed", measure=_returned(diffusion.euler_maruyama(_AGAINST_TIME))),
-        budget=Budget(100, 2_000),
+        budget=Budget(100, 500),
         axes=Axes("", "energy distance"),
     ),
     Claim(
