@@ -37,6 +37,7 @@ from dltheory.diffusion.mixtures import (
     mixture_score,
 )
 from dltheory.diffusion.oracles import (
+    excess_loss,
     mixture_marginal,
     mixture_prediction,
     mixture_reverse_kernel,
@@ -125,6 +126,7 @@ __all__ = [
     "discretized_gaussian_log_likelihood",
     "error_profile",
     "euler_maruyama",
+    "excess_loss",
     "exponential_integrator",
     "fisher_divergence",
     "flow_log_likelihood",

@@ -45,11 +45,8 @@ def check_points(**points: Array) -> None:
         shapes(**{name: (array, "...")})
         real = jnp.issubdtype(jnp.result_type(array), jnp.floating)
         require(real, f"`{name}` must be floating-point, got {jnp.result_type(array)}")
-        same = jnp.shape(array) == jnp.shape(points[first])
-        require(
-            same,
-            f"`{name}` must have the shape of `{first}`, {list(jnp.shape(points[first]))}, got {list(jnp.shape(array))}",
-        )
+        wanted, got = jnp.shape(points[first]), jnp.shape(array)
+        require(got == wanted, f"`{name}` must have the shape of `{first}`, {list(wanted)}, got {list(got)}")
 
 
 def check_time(t: Any, schedule: Any, first: int = 1) -> None:

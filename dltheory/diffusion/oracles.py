@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 from dltheory._checks import shapes
 from dltheory.diffusion._steps import at, check_points, check_time, safe_sqrt, signal_and_noise
-from dltheory.diffusion.mixtures import GaussianMixture, diffused, mixture_posterior
-from dltheory.diffusion.parametrizations import Prediction
+from dltheory.diffusion.mixtures import GaussianMixture, diffused, mixture_posterior, mixture_sample
+from dltheory.diffusion.parametrizations import PredictFn, Prediction
 from dltheory.diffusion.schedules import Schedule
-from dltheory.typing import Array
+from dltheory.typing import Array, PRNGKey
 
-__all__ = ["mixture_marginal", "mixture_prediction", "mixture_reverse_kernel"]
+__all__ = ["excess_loss", "mixture_marginal", "mixture_prediction", "mixture_reverse_kernel"]
 
 
 def mixture_marginal(mixture: GaussianMixture, t: Array | int, schedule: Schedule) -> GaussianMixture:
@@ -117,3 +117,45 @@ def mixture_prediction(mixture: GaussianMixture, xt: Array, t: Array | int, sche
     data, score = weights @ clean.means, weights @ ((noisy.means - xt[None, :]) / noisy.variances)
     noise = -std * score
     return Prediction(data=data, noise=noise, velocity=a * noise - std * data, score=score)
+
+
+def excess_loss(
+    key: PRNGKey, predict_fn: PredictFn, mixture: GaussianMixture, t: Array | int, schedule: Schedule
+) -> Array:
+    r"""What a model has not learned: its loss at one time beyond the least that is possible.
+
+    .. math::
+        \lVert \epsilon_\theta(x_t, t) - E[\epsilon \mid x_t] \rVert^2, \qquad x_t \sim q(x_t); \qquad
+        E \lVert \epsilon - \epsilon_\theta \rVert^2
+        = E \lVert \epsilon - E[\epsilon \mid x_t] \rVert^2 + E \lVert \epsilon_\theta - E[\epsilon \mid x_t] \rVert^2
+
+    Divided by 1 - alpha-bar_t it is the squared error of the score. Errors of samples that remain where it is 0 are
+    those of the steps.
+
+    Args:
+        key: random key.
+        predict_fn: the model, (x_t, t) -> `Prediction`.
+        mixture: law of the data.
+        t: the time, between 1 and T, shape [].
+        schedule: the noise schedule.
+
+    Returns:
+        The excess for one sample of x_t, shape [].
+
+    Raises:
+        ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
+
+    Statement: diffusion.loss_simple.  Source: Vincent 2011, section 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from dltheory import diffusion
+    >>> data = diffusion.GaussianMixture(jnp.zeros(1), jnp.zeros((1, 2)), jnp.ones((1, 2)))
+    >>> schedule = diffusion.cosine_schedule(10)
+    >>> predict_fn = lambda x, t: diffusion.mixture_prediction(data, x, t, schedule)
+    >>> float(diffusion.excess_loss(jax.random.key(0), predict_fn, data, 5, schedule))
+    0.0
+    """
+    check_time(t, schedule)
+    xt = mixture_sample(key, mixture_marginal(mixture, t, schedule))
+    best = mixture_prediction(mixture, xt, t, schedule)
+    return jnp.sum((predict_fn(xt, jnp.asarray(t)).noise - best.noise) ** 2)

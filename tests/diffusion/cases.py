@@ -191,6 +191,13 @@ CASES = (
         grad=(0, 1, 3),
     ),
     Case(
+        "dltheory.diffusion.excess_loss",
+        (KEY, MIXTURE, T, SCHEDULE),
+        call=lambda key, mixture, t, s: diffusion.excess_loss(key, _predict_fn(s), mixture, t, s),
+        wrong={"t": (KEY, MIXTURE, WHOLE, SCHEDULE), "variances": (KEY, SKEWED, T, SCHEDULE)},
+        grad=(3,),
+    ),
+    Case(
         "dltheory.diffusion.path_log_weight",
         (KEY, X, SCHEDULE, SIX),
         call=_with_model(diffusion.path_log_weight),

@@ -63,8 +63,8 @@ def product(betas):
 
 
 def random_steps(key, num_steps=30):
-    """Steps whose noise varies from one to the next."""
-    return product(generator(key).uniform(0.01, 0.25, num_steps))
+    """Steps of random noise, more from one to the next."""
+    return product(np.sort(generator(key).uniform(0.01, 0.25, num_steps)))
 
 
 def integral(values, grid):

@@ -253,7 +253,7 @@ CLAIMS = (
         setup=_problem,
         measure=_one_step_moments,
         predict=_kernel_moments(lambda beta: beta),
-        judge=Mean(resolution=0.1, floor=0.02),
+        judge=Mean(resolution=0.1, floor=0.05),
         control=Variant("standard deviation beta", predict=_kernel_moments(lambda beta: beta**2)),
         budget=_PATHS,
         axes=Axes("x before the step", "mean, variance"),

@@ -129,10 +129,26 @@ def _mean_losses(slopes):
     return measure
 
 
+@jax.jit
+def _distances(keys, slopes):
+    schedule = diffusion.schedule_from_betas(jnp.asarray(_STEPS.beta[1:]))
+    law = diffusion.GaussianMixture(jnp.zeros(1), jnp.zeros((1, _DIM)), jnp.full((1, _DIM), _VARIANCE))
+
+    def at(key, t, slope):
+        predict_fn = lambda x, t: diffusion.prediction_from_noise(slope * x, x, t, schedule)  # noqa: E731
+        return diffusion.excess_loss(key, predict_fn, law, t, schedule)
+
+    def all_times(key):
+        return jax.vmap(at)(jax.random.split(key, len(_TIMES)), jnp.asarray(_TIMES), slopes)
+
+    return jax.vmap(all_times)(keys)
+
+
 def _excess(draw):
-    """What another multiple costs beyond the best, with the same noise."""
+    """What another multiple costs beyond the best, with the same noise; and how far it is from the best."""
     keys = jax.random.split(draw.key, draw.budget)
-    return estimate(np.asarray(_losses(keys, _OTHER)) - np.asarray(_losses(keys, _BEST)), _TIMES)
+    differences = np.asarray(_losses(keys, _OTHER)) - np.asarray(_losses(keys, _BEST))
+    return {"losses": estimate(differences, _TIMES), "predictions": estimate(_distances(keys, _OTHER), _TIMES)}
 
 
 _OTHER = _BEST + 0.4
@@ -259,7 +275,7 @@ CLAIMS = (
         setup=_Draw,
         measure=_loss_from_first,
         predict=lambda _: np.zeros(len(_ERRORS)),
-        judge=Mean(resolution=0.1),
+        judge=Mean(resolution=0.1, floor=0.05),
         control=Variant("it sees nothing else", predict=lambda _: _ERRORS**2),
         corrected=Variant("it sees them in one draw of T", predict=lambda _: _ERRORS**2 / len(_TIMES)),
         budget=Budget(100_000, 1_000_000),
@@ -273,7 +289,7 @@ CLAIMS = (
         predict=_error_of_noise(_barred),
         judge=Equal(rtol=1e-8),
         control=Variant(
-            "weights with alpha-bar at t, not before it",
+            "weights with alpha-bar at t",
             predict=_error_of_noise(_barred, lambda beta, alpha, bar, _before: beta / (2 * alpha * (1 - bar))),
         ),
         axes=Axes("time", "nats", "y"),
@@ -318,10 +334,10 @@ CLAIMS = (
         setup=_Draw,
         measure=_excess,
         predict=_distance,
-        judge=Mean(resolution=0.15),
+        judge=Mean(resolution=0.2),
         control=Variant("half of it", predict=lambda _: _distance(_) / 2),
-        budget=Budget(20_000, 400_000),
-        axes=_LOSS,
+        budget=Budget(10_000, 400_000),
+        axes=Axes("time", "difference of losses, distance of predictions"),
     ),
     Claim(
         "diffusion.loss_simple@printed",

@@ -97,7 +97,7 @@ def _variance_formula(share):
 # The factorisation through reverse conditionals.
 
 _T, _X0, _XT = 5, 0.4, -0.3
-_GRID = np.linspace(-2.5, 2.5, 101)
+_GRID = np.linspace(-1.0, 0.8, 91)
 
 
 @jax.jit

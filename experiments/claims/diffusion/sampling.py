@@ -8,11 +8,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from dltheory import diffusion
 from dltheory.typing import PRNGKey
 from experiments.claim import Axes, Budget, Claim, Variant
-from experiments.claims.diffusion._laws import data
+from experiments.claims.diffusion._laws import data, product
 from experiments.curves import Curve, estimate
 from experiments.judges import Mean, Ordering, Slope
 
@@ -70,9 +71,41 @@ def _shares(variances):
 
     def measure(draw):
         return {
-            name: estimate(_drawn(draw, name, _linear(draw.budget // 10), variances)[:, None] <= _CUTS, _CUTS)
+            name: estimate(_drawn(draw, name, _linear(draw.budget // 5), variances)[:, None] <= _CUTS, _CUTS)
             for name in ("ancestral", "DDIM")
         }
+
+    return measure
+
+
+# With the mean as the sheet prints it.
+
+
+@jax.jit
+def _with_shares(keys, betas, shares):
+    """Ancestral sampling with the mean by the noise, and `shares` [T] in the place of alpha-bar."""
+    schedule = diffusion.schedule_from_betas(betas)
+
+    def one(key):
+        key_start, key_path = jax.random.split(key)
+
+        def step(x, moment):
+            t, z = moment
+            noise = diffusion.mixture_prediction(data.library(), x, t, schedule).noise
+            mean = (x - betas[t - 1] / jnp.sqrt(1 - shares[t - 1]) * noise) / jnp.sqrt(1 - betas[t - 1])
+            return mean + jnp.sqrt(schedule.posterior_variances[t]) * z, None
+
+        moments = (jnp.arange(len(betas), 0, -1), jax.random.normal(key_path, (len(betas), 1)))
+        return jax.lax.scan(step, jax.random.normal(key_start, (1,)), moments)[0][0]
+
+    return jax.vmap(one)(keys)
+
+
+def _shares_with(share):
+    def measure(draw):
+        steps = product(_linear(draw.budget // 5))
+        keys = jax.random.split(draw.key, draw.budget)
+        return estimate(np.asarray(_with_shares(keys, steps.beta[1:], share(steps)[1:]))[:, None] <= _CUTS, _CUTS)
 
     return measure
 
@@ -158,6 +191,19 @@ CLAIMS = (
         judge=Slope(tolerance=0.1),
         control=Variant("like 1 / T^2", predict=lambda _: -2.0),
         axes=Axes("number of steps", "error of the standard deviation"),
+    ),
+    Claim(
+        "diffusion.mu_parametrization@printed",
+        part="sampling",
+        says="Sampling with the mean as printed, and the best prediction, gives the data's distribution function.",
+        setup=_Draw,
+        measure=_shares_with(lambda steps: steps.alpha),
+        predict=lambda _: data.cdf(_CUTS),
+        judge=Mean(resolution=0.1, floor=0.07),
+        control=Variant("that of N(0, 1)", predict=lambda _: stats.norm.cdf(_CUTS)),
+        corrected=Variant("with bars", measure=_shares_with(lambda steps: steps.bar)),
+        budget=Budget(2_000, 10_000),
+        axes=Axes("x", "share below"),
     ),
     Claim(
         "diffusion.scheduler",
