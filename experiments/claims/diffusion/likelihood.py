@@ -42,8 +42,9 @@ def _log_densities(draw):
     return {f"d = {d}": _log_density(draw, d, _points(draw, d).astype(float)) for d in _DIMENSIONS}
 
 
-def _model(weights, means, stds, sign):
+def _model(cloud, sign):
     """The equation with its law at time 1 for the prior, and the score, of a mixture."""
+    weights, means, stds = cloud
     sde = diffusion.vp_sde()
     data = diffusion.GaussianMixture(jnp.log(weights), means, stds**2)
 
@@ -57,14 +58,14 @@ def _model(weights, means, stds, sign):
 
 @jax.jit
 def _exact_traces(cloud, sign, points):
-    sde, score_fn = _model(*cloud, sign)
+    sde, score_fn = _model(cloud, sign)
     return jax.vmap(lambda x: diffusion.flow_log_likelihood(sde, score_fn, x).log_likelihood)(points)
 
 
 @jax.jit
 def _estimated_traces(cloud, factor, keys, points):
     """Likelihoods [trials, points], with the integral of the divergence multiplied by a factor."""
-    sde, score_fn = _model(*cloud, 1.0)
+    sde, score_fn = _model(cloud, 1.0)
 
     def one(key, x):
         result = diffusion.flow_log_likelihood_hutchinson(key, sde, score_fn, x)
