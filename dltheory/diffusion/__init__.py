@@ -6,6 +6,20 @@ from dltheory.diffusion.ancestral import (
     ddim_sample,
     ddim_step,
 )
+from dltheory.diffusion.annealing import annealed_langevin
+from dltheory.diffusion.denoising import (
+    continuous_score_matching_loss,
+    denoising_score_matching_loss,
+    noise_conditional_loss,
+    tweedie_mean,
+)
+from dltheory.diffusion.flow import (
+    FlowLogLikelihood,
+    Transport,
+    flow_log_likelihood,
+    flow_log_likelihood_hutchinson,
+    transport,
+)
 from dltheory.diffusion.forward import (
     forward_path,
     forward_sample,
@@ -42,6 +56,7 @@ from dltheory.diffusion.posterior import (
     posterior,
     posterior_mean_from_noise,
 )
+from dltheory.diffusion.reverse import probability_flow, reverse_sde
 from dltheory.diffusion.schedules import (
     Schedule,
     check_schedule,
@@ -52,6 +67,25 @@ from dltheory.diffusion.schedules import (
     schedule_from_log_snr,
     sigmoid_schedule,
     signal_to_noise,
+)
+from dltheory.diffusion.score_matching import (
+    ErrorProfile,
+    error_profile,
+    fisher_divergence,
+    hutchinson_trace,
+    implicit_score_matching_loss,
+    score,
+    sliced_score_matching_loss,
+)
+from dltheory.diffusion.sde import LinearSde, Sde, linear_sde, sub_vp_sde, ve_sde, vp_sde
+from dltheory.diffusion.solvers import (
+    Solver,
+    euler_maruyama,
+    exponential_integrator,
+    heun,
+    predictor_corrector,
+    sample_reverse,
+    solve,
 )
 from dltheory.diffusion.variational import (
     VlbTerms,
@@ -65,27 +99,46 @@ from dltheory.diffusion.variational import (
 )
 
 __all__ = [
+    "ErrorProfile",
+    "FlowLogLikelihood",
     "GaussianMixture",
     "IsotropicGaussian",
+    "LinearSde",
     "PredictFn",
     "Prediction",
     "Schedule",
+    "Sde",
+    "Solver",
+    "Transport",
     "VlbTerms",
     "ancestral_sample",
     "ancestral_step",
+    "annealed_langevin",
     "check_schedule",
     "classifier_free_guidance",
+    "continuous_score_matching_loss",
     "cosine_schedule",
     "ddim_sample",
     "ddim_step",
     "denoising_loss",
+    "denoising_score_matching_loss",
     "diffused",
     "discretized_gaussian_log_likelihood",
+    "error_profile",
+    "euler_maruyama",
     "excess_loss",
+    "exponential_integrator",
+    "fisher_divergence",
+    "flow_log_likelihood",
+    "flow_log_likelihood_hutchinson",
     "forward_path",
     "forward_sample",
     "forward_step",
+    "heun",
+    "hutchinson_trace",
+    "implicit_score_matching_loss",
     "linear_schedule",
+    "linear_sde",
     "min_snr_weights",
     "mixture_denoiser",
     "mixture_log_density",
@@ -96,6 +149,7 @@ __all__ = [
     "mixture_reverse_kernel",
     "mixture_sample",
     "mixture_score",
+    "noise_conditional_loss",
     "path_log_weight",
     "posterior",
     "posterior_mean_from_noise",
@@ -103,13 +157,25 @@ __all__ = [
     "prediction_from_noise",
     "prediction_from_score",
     "prediction_from_velocity",
+    "predictor_corrector",
     "prior_kl",
+    "probability_flow",
     "respaced",
+    "reverse_sde",
+    "sample_reverse",
     "schedule_from_betas",
     "schedule_from_log_snr",
+    "score",
     "sigmoid_schedule",
     "signal_to_noise",
     "simple_loss",
+    "sliced_score_matching_loss",
+    "solve",
+    "sub_vp_sde",
+    "transport",
+    "tweedie_mean",
+    "ve_sde",
     "vlb_terms",
     "vlb_weights",
+    "vp_sde",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from dltheory import diffusion
 from tests.cases import Case
+from tests.diffusion import cases_sde
 
 _RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -278,4 +279,5 @@ CASES = (
         },
         grad=(1, 2, 4),
     ),
+    *cases_sde.CASES,
 )

@@ -1,6 +1,19 @@
 """Claims of the chapter on diffusion models."""
 
-from experiments.claims.diffusion import bound, forward, losses, posterior, reverse, sampling
+from experiments.claims.diffusion import (
+    annealed,
+    bound,
+    equations,
+    forward,
+    likelihood,
+    losses,
+    noise,
+    orders,
+    posterior,
+    reverse,
+    sampling,
+    scores,
+)
 
 __all__ = ["CLAIMS"]
 
@@ -11,4 +24,10 @@ CLAIMS = (
     *posterior.CLAIMS,
     *losses.CLAIMS,
     *sampling.CLAIMS,
+    *scores.CLAIMS,
+    *noise.CLAIMS,
+    *annealed.CLAIMS,
+    *equations.CLAIMS,
+    *orders.CLAIMS,
+    *likelihood.CLAIMS,
 )
