@@ -50,9 +50,9 @@ def to_inference_data(chains: Any, infos: Any = None, **groups: Mapping[str, Any
     A helper.
     """
     library = _library()
-    if isinstance(chains, tuple) and hasattr(chains, "positions") and hasattr(chains, "infos"):
-        infos = chains.infos if infos is None else infos
-        chains = chains.positions
+    fields = getattr(chains, "_asdict", dict)()
+    if {"positions", "infos"} <= set(fields):
+        chains, infos = fields["positions"], fields["infos"] if infos is None else infos
     posterior = _named(chains, "chains")
     if not posterior:
         raise ValueError("`chains` must hold at least one array")
