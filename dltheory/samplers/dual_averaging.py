@@ -67,8 +67,8 @@ def dual_averaging(
         The search; its states are `DualAveragingState`, of the dtype of the first step size.
 
     Raises:
-        ValueError: if a setting is out of its range, a static step size is not positive, or a step size or an acceptance
-            rate is not a scalar.
+        ValueError: if a setting is out of its range, a static step size is not positive, or a step size or an
+            acceptance rate is not a scalar.
 
     A helper.  Source: Hoffman and Gelman 2014, section 3.2.1; Nesterov 2009.
 

@@ -296,7 +296,8 @@ def sghmc(
     rank = jnp.ndim(inverse_mass_matrix)
     require(rank < 2, f"`inverse_mass_matrix` must be a number or a diagonal [p], got {rank} axes")
     for name, setting in (("friction", friction), ("noise_estimate", noise_estimate)):
-        shapes(**{name: (setting, "*" if jnp.ndim(setting) else "")})
+        shapes(**{name: (setting, "...")})
+        require(jnp.ndim(setting) < 2, f"`{name}` must be a number or one for each coordinate [p]")
     require(friction > 0, "`friction` must be positive")
     require(noise_estimate >= 0, "`noise_estimate` must not be negative")
     if jnp.ndim(friction) == jnp.ndim(noise_estimate) == 0:

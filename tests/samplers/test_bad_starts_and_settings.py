@@ -37,7 +37,8 @@ def test_a_warm_up_cannot_begin_without_a_gradient():
         return samplers.mala(lambda x: -jnp.sum(jnp.sqrt(x)), step_size)
 
     at_corner, inside = (samplers.warmup(KEY, make, jnp.full((2, 1), x), 20) for x in (0.0, 100.0))
-    assert jnp.isnan(at_corner.step_size) and jnp.all(jnp.isnan(at_corner.inverse_mass_matrix))
+    assert jnp.isnan(at_corner.step_size)
+    assert jnp.all(jnp.isnan(at_corner.inverse_mass_matrix))
     assert jnp.isfinite(inside.step_size)
 
 
@@ -49,24 +50,17 @@ def test_frictions_that_are_no_arrays_are_named(friction):
         samplers.underdamped_langevin(normal, 0.1, friction)
 
 
-@pytest.mark.parametrize("integrator", ["splitting", "euler"])
-def test_negative_masses_give_nan(integrator):
-    splitting = integrator == "splitting"
+@pytest.mark.parametrize(("split", "integrator"), [("aboba", "baoab"), ("euler", "euler")])
+def test_negative_masses_give_nan(split, integrator):
     mass = jnp.array([1.0, -1.0])
+    score = samplers.exact_score(normal)
     for algorithm in (
-        samplers.sghmc(
-            samplers.exact_score(normal),
-            0.1,
-            1.0,
-            inverse_mass_matrix=mass,
-            integrator="aboba" if splitting else "euler",
-        ),
-        samplers.underdamped_langevin(
-            normal, 0.1, 1.0, inverse_mass_matrix=mass, integrator="baoab" if splitting else "euler"
-        ),
+        samplers.sghmc(score, 0.1, 1.0, inverse_mass_matrix=mass, integrator=split),
+        samplers.underdamped_langevin(normal, 0.1, 1.0, inverse_mass_matrix=mass, integrator=integrator),
     ):
         state, info = algorithm.step(KEY, algorithm.init(jnp.ones(2)))
-        assert jnp.array_equal(jnp.isnan(state.position), jnp.array([False, True])) and info.is_divergent
+        assert jnp.isnan(state.position).tolist() == [False, True]
+        assert info.is_divergent
 
 
 def test_numbers_of_16_bits_do_not_accept_what_is_impossible():
