@@ -182,6 +182,9 @@ def sharded(
     if mesh is None:
         return functools.partial(function, report=tell and _now_and_then(tell, num_steps, lambda: True))
 
+    # Of `jax.make_mesh` the axes are explicit: they would demand inputs that are spread over them already.
+    mesh = Mesh(mesh.devices, mesh.axis_names)
+
     def leads():
         return jnp.all(jnp.stack([jax.lax.axis_index(name) == 0 for name in mesh.axis_names]))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory.samplers._positions import require_positive
 from dltheory.typing import Array, ArrayLike
 
 __all__ = ["DualAveraging", "DualAveragingState", "dual_averaging"]
@@ -66,7 +67,8 @@ def dual_averaging(
         The search; its states are `DualAveragingState`, of the dtype of the first step size.
 
     Raises:
-        ValueError: if a setting is out of its range, or a step size or an acceptance rate is not a scalar.
+        ValueError: if a setting is out of its range, a static step size is not positive, or a step size or an
+            acceptance rate is not a scalar.
 
     A helper.  Source: Hoffman and Gelman 2014, section 3.2.1; Nesterov 2009.
 
@@ -85,7 +87,7 @@ def dual_averaging(
     require(0.5 < kappa <= 1, f"`kappa` must lie in (0.5, 1], got {kappa}")
 
     def init(step_size):
-        shapes(step_size=(step_size, ""))
+        require_positive(step_size=step_size)
         log_step_size = jnp.log(jnp.asarray(step_size, jnp.result_type(step_size, float)))
         log_step_size = log_step_size.astype(log_step_size.dtype)  # strongly typed, for loops
         zero = jnp.zeros_like(log_step_size)
@@ -94,6 +96,7 @@ def dual_averaging(
     def update(state, acceptance_rate):
         shapes(acceptance_rate=(acceptance_rate, ""))
         m = state.step
+        acceptance_rate = jnp.asarray(acceptance_rate, m.dtype)  # a log density may be wider than its positions
         weight, forgotten = 1 / (m + t0), m**-kappa
         error = (1 - weight) * state.avg_error + weight * (target_acceptance_rate - acceptance_rate)
         log_step_size = state.mu - jnp.sqrt(m) / gamma * error

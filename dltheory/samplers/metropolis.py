@@ -140,7 +140,8 @@ def metropolis_hastings(
         if proposal_log_density is not None:
             forward = proposal_log_density(proposal, state.position)
             backward = proposal_log_density(state.position, proposal)
-        uniform = jax.random.uniform(key_accept, dtype=state.logdensity.dtype)
+        # Numbers of 16 bits are zero too often: each zero accepts what it should not.
+        uniform = jax.random.uniform(key_accept, dtype=jnp.promote_types(state.logdensity.dtype, jnp.float32))
         return _accept(uniform, state, MetropolisState(proposal, log_density_fn(proposal)), forward, backward)
 
     return SamplingAlgorithm(init, step)

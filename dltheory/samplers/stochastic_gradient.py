@@ -296,6 +296,7 @@ def sghmc(
     rank = jnp.ndim(inverse_mass_matrix)
     require(rank < 2, f"`inverse_mass_matrix` must be a number or a diagonal [p], got {rank} axes")
     for name, setting in (("friction", friction), ("noise_estimate", noise_estimate)):
+        shapes(**{name: (setting, "...")})
         require(jnp.ndim(setting) < 2, f"`{name}` must be a number or one for each coordinate [p]")
     require(friction > 0, "`friction` must be positive")
     require(noise_estimate >= 0, "`noise_estimate` must not be negative")
@@ -320,6 +321,7 @@ def sghmc(
             jnp.asarray(setting, vector.dtype)
             for setting in (step_at(state.step_count), friction, noise_estimate, inverse_mass_matrix)
         )
+        inverse = jnp.where(inverse > 0, inverse, jnp.nan)  # a negative mass would run, and away
 
         def gradient_at(point):
             return _estimate(estimator, key_gradient, state._replace(position=unravel(point)))

@@ -134,7 +134,7 @@ def parallel_tempering(
         # A difference of betas times one of log densities: no rounding of products that nearly cancel.
         rate = accept_probability(-jnp.diff(betas) * jnp.diff(value))
         turn = jnp.arange(k - 1) % 2 == state.step_count % 2
-        swapped = turn & (jax.random.uniform(key_swap, (k - 1,), rate.dtype) < rate)
+        swapped = turn & (jax.random.uniform(key_swap, (k - 1,), jnp.promote_types(rate.dtype, jnp.float32)) < rate)
         up, down = jnp.append(swapped, False), jnp.insert(swapped, 0, False)
         order = jnp.arange(k) + up - down
         position = jax.tree.map(lambda leaf: leaf[order], moved.position)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from dltheory._checks import require
+from dltheory._checks import require, shapes
 from dltheory.samplers._mass import mass_for
 from dltheory.samplers._positions import draw, flatten, require_positive, value_and_gradient
 from dltheory.samplers.protocol import SamplingAlgorithm
@@ -88,7 +88,7 @@ def underdamped_langevin(
     0.995 -0.09975
     """
     require_positive(step_size=step_size)
-    require(jnp.ndim(friction) == 0, f"`friction` must have shape [], got {list(jnp.shape(friction))}")
+    shapes(friction=(friction, ""))
     require(friction >= 0, "`friction` must not be negative")
     require(integrator in _STEPS, f"`integrator` must be one of {', '.join(_STEPS)}, got {integrator!r}")
     rank = jnp.ndim(inverse_mass_matrix)
@@ -107,6 +107,7 @@ def underdamped_langevin(
         dt, drag, inverse = (
             jnp.asarray(setting, vector.dtype) for setting in (step_size, friction, inverse_mass_matrix)
         )
+        inverse = jnp.where(inverse > 0, inverse, jnp.nan)  # a negative mass would run, and away
         momentum, gradient = (ravel_pytree(part)[0] for part in (state.momentum, state.logdensity_grad))
         vector, momentum, gradient = _STEPS[integrator](
             jax.grad(flat_fn), dt, drag, inverse, noise, vector, momentum, gradient

@@ -89,7 +89,7 @@ def warmup(
 
     Returns:
         The chains, what they shall run with, and how it came about. Step size and mass matrix are NaN if the log
-        density of any chain is not finite at its start.
+        density of any chain or its gradient is not finite at its start.
 
     Raises:
         ValueError: if there are no chains, positions are not floating-point, `num_steps` is below 20, the infos have no
@@ -118,7 +118,7 @@ def warmup(
     first = jnp.asarray(initial_step_size, vector.dtype)
     states = jax.vmap(make(first, unit).init)(positions)
     begins = _begins(states)
-    require(begins, "`positions` must have a finite log density")
+    require(begins, "`positions` must have a finite log density and gradient")
 
     def step(adaptation, now):
         key, in_window, ends_window = now
@@ -194,4 +194,5 @@ def _best(adaptation: _Adaptation) -> Array:
 
 def _begins(states: Any) -> Array:
     """Whether every chain has somewhere to start from; samplers without a log density in their states are trusted."""
-    return jnp.all(jnp.isfinite(states.logdensity)) if hasattr(states, "logdensity") else jnp.asarray(True)
+    known = getattr(states, "logdensity", ()), getattr(states, "logdensity_grad", ())
+    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(known)], bool))
