@@ -38,11 +38,12 @@ def mass_for(inverse_mass_matrix: Scalar | Array, like: Array) -> Mass:
             require(jnp.all(inverse > 0), "`inverse_mass_matrix` must be positive")
         # Not the square root of a negative number, whose NaN is the sign that the matrix is not one of masses.
         return Mass(lambda momentum: inverse * momentum, lambda noise: noise / jnp.sqrt(inverse))
-    factor = jnp.linalg.cholesky(inverse)  # NaN unless positive definite
+    factor = _cholesky(inverse)
     require(jnp.all(jnp.isfinite(factor)), "`inverse_mass_matrix` must be positive definite")
     return Mass(
         lambda momentum: inverse @ momentum,
-        lambda noise: solve_triangular(factor, noise, trans=1, lower=True),  # covariance (L L^T)^{-1}
+        # Of covariance (L L^T)^{-1}.
+        lambda noise: solve_triangular(factor, noise.astype(factor.dtype), trans=1, lower=True).astype(noise.dtype),
     )
 
 
@@ -54,7 +55,12 @@ def mass_factor(inverse_mass_matrix: Scalar | Array) -> Array:
     """
     inverse = jnp.asarray(inverse_mass_matrix)
     square = inverse.ndim == 2 and inverse.shape[0] == inverse.shape[1]
-    return jnp.linalg.cholesky(inverse) if square else jnp.sqrt(inverse)
+    return _cholesky(inverse) if square else jnp.sqrt(inverse)
+
+
+def _cholesky(matrix: Array) -> Array:
+    """NaN unless the matrix is positive definite; in single precision at least, as there is none in half."""
+    return jnp.linalg.cholesky(matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)))
 
 
 def scaled(factor: Array, vector: Array) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -330,12 +331,17 @@ def _checked(draws: ArrayLike, min_chains: int) -> Array:
         chains >= min_chains and length >= 4,
         f"`draws` must be [chains, draws, ...] with at least {min_chains} chains and 4 draws, got {chains}, {length}",
     )
-    return jnp.asarray(draws, jnp.result_type(draws, float))
+    return jnp.asarray(draws, _precision(draws))
+
+
+def _precision(draws: ArrayLike) -> Any:
+    """That of the draws, but single for half precision, whose digits do not do for sums."""
+    return jnp.promote_types(jnp.result_type(draws, float), jnp.float32)
 
 
 def _probability(probability: ArrayLike, draws: ArrayLike) -> Array:
     shapes(probability=(probability, ""))
-    probability = jnp.asarray(probability, jnp.result_type(draws, float))
+    probability = jnp.asarray(probability, _precision(draws))
     require((probability >= 0) & (probability <= 1), "`probability` must lie in [0, 1]")
     return probability
 

@@ -73,7 +73,8 @@ def parallel_tempering(
     dimension, for betas about in geometric progression.
 
     Args:
-        log_density_fn: l, what is tempered, position -> shape [].
+        log_density_fn: l, what is tempered, position -> shape []. Samplers that follow its gradient need it finite
+            wherever the replicas go, at beta = 0 too: what is not a number stays so times 0, and is rejected.
         make: (log density at beta, beta, shape []) -> sampler. Wider densities can do with longer steps, such as
             ``step_size / sqrt(beta)``. The samplers start afresh from their positions at every step: take those whose
             state is a function of its position, such as Metropolis, HMC, MALA or NUTS.
@@ -111,7 +112,7 @@ def parallel_tempering(
 
     def algorithm_at(beta):
         def tempered(position):
-            # Where beta is 0 the density is the reference's, also where the likelihood is 0.
+            # Where beta is 0 the density is the reference's, also where the likelihood is 0; its gradient need not be.
             value = jnp.where(beta > 0, beta * log_density_fn(position), 0.0)
             return value if log_reference_fn is None else value + log_reference_fn(position)
 

@@ -71,3 +71,19 @@ def test_numbers_of_16_bits_do_not_accept_what_is_impossible():
     start = algorithm.init(jnp.bfloat16(1))
     accepted = jax.vmap(lambda key: algorithm.step(key, start)[1].is_accepted)(jax.random.split(KEY, 4000))
     assert not jnp.any(accepted)  # with probability exp(-40) each; zeros among 16 bits made it 1 in 128
+
+
+@pytest.mark.parametrize("make", [samplers.hmc, samplers.nuts])
+def test_dense_masses_in_half_precision(make):
+    settings = {"num_steps": 3} if make is samplers.hmc else {}
+    mass = jnp.array([[1.0, 0.3], [0.3, 0.8]], jnp.bfloat16)
+    algorithm = make(lambda x: -jnp.sum(x**2) / 2, 0.5, inverse_mass_matrix=mass, **settings)
+    state, _ = algorithm.step(jax.random.key(0), algorithm.init(jnp.ones(2, jnp.bfloat16)))
+    assert state.position.dtype == jnp.bfloat16
+    assert bool(jnp.all(jnp.isfinite(state.position)))
+
+
+@pytest.mark.parametrize("statistic", [samplers.rhat, samplers.ess_bulk, samplers.ess_mean, samplers.mcse_sd])
+def test_draws_in_half_precision_are_judged_in_single(statistic):
+    draws = jax.random.normal(jax.random.key(0), (4, 200)).astype(jnp.bfloat16)
+    assert float(statistic(draws)) == pytest.approx(float(statistic(draws.astype(jnp.float32))), rel=1e-6)
