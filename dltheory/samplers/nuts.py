@@ -151,6 +151,8 @@ def nuts(
             diverges = -weight > divergence_threshold
             old_weight, new_weight, next_change, acceptance_sum = tree.weights
             num_changes, num_steps = tree.counts
+            # A point is drawn with probability w / (w + weight before): if in between lies a point of a Poisson process
+            # of unit rate over the log weight. All doublings use the same numbers, as only the draw of one is kept.
             new_weight = jnp.logaddexp(jnp.where(is_first, -jnp.inf, new_weight), weight)
             changes = is_first | (new_weight > next_change)
             next_change = jnp.where(changes, new_weight - log_change[num_changes % _NUM_CHANGES], next_change)

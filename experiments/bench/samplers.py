@@ -288,7 +288,7 @@ def _case(
 # The best of a grid for each: trajectories of random length (7 leaps of 0.06) are best with others than those of one
 # length (5 of 0.05), with which a chain soon is where it was. MALA accepts 0.59 of its proposals.
 _RANDOM_LENGTH, _FIXED_LENGTH = (0.06, 7), (0.05, 5)
-_MALA, _ULA, _SGLD = 0.002, 0.001, 0.0003
+_MALA, _ULA, _SGLD = 0.002, 0.002, 0.0003
 _BATCH, _STEPS = 100, 1000
 
 
@@ -343,9 +343,10 @@ CASES = (
         f"ULA, {_STEPS} steps",
         [
             _contender("dltheory", lambda: _ours(lambda ours, density: ours.ula(density, _ULA), _STEPS), ours=True),
-            _contender("blackjax, SGLD with the exact gradient", lambda: _blackjax_ula(_ULA, _STEPS)),
+            _contender("blackjax, SGLD of the gradient", lambda: _blackjax_ula(_ULA, _STEPS)),
         ],
         target=2,
+        tolerance=0.1,  # the chain itself is biased
     ),
     _case(
         "sgld",

@@ -22,8 +22,8 @@ LEGEND = (
     "memory: peak beyond what is in use before the run. of machine: GFLOP/s as a share of a matrix product's in the "
     "same process; GFLOP are those that the task needs, counted by hand, or (*) those of the contender's own program, "
     "counted by XLA. "
-    "Where a run is worth its effective draws: their number for a CPU-second, in brackets how many times ours; with "
-    "compiling: for a CPU-second of a first run and of compiling it."
+    "Where a run is worth its effective draws, /CPU s: their number for a CPU-second of a run, in brackets how many "
+    "times ours; compiled: for a CPU-second of a first run and of compiling it."
 )
 
 
@@ -114,8 +114,8 @@ def _columns(case: Case) -> tuple[_Column, ...]:
         *_TIMES,
         *(_Column(f"{name}/s", functools.partial(_per_second, name)) for name in list(case.amounts)[::-1]),
         _Column(first, lambda row, _, __: _amount(row.facts[first])),
-        _Column(f"{first}/CPU s", per_cpu_second),
-        _Column("with compiling", lambda row, _, __: _amount(1 / row.facts["first_cost"])),
+        _Column("/CPU s", per_cpu_second),
+        _Column("compiled", lambda row, _, __: _amount(1 / row.facts["first_cost"])),
         _ERROR,
     )
 

@@ -82,7 +82,7 @@ def test_amounts_are_compared_by_what_one_costs(tmp_path):
         assert facts["cost"] == pytest.approx(facts["cpu_seconds"] / 17)
         assert facts["first_cost"] == pytest.approx((facts["cpu_seconds"] + facts["compile_seconds"]) / 17)
     assert "CPU-seconds of ours for as much apples (target 0: met); with compiling" in case["verdict"]
-    assert "| pears/s | apples/s | apples |" in path.with_suffix(".md").read_text()
+    assert "| pears/s | apples/s | apples | /CPU s | compiled |" in path.with_suffix(".md").read_text()
 
 
 def test_a_run_that_does_not_end_is_stopped(monkeypatch):

@@ -26,6 +26,7 @@ class Target(NamedTuple):
         quantities: position -> the functions whose moments are known, [q].
         mean, deviation: of the quantities, exact, [q].
         dense: whether a dense mass matrix is called for.
+        independent: (generator, n) -> independent draws [n, ...], where there is a way to make them.
     """
 
     log_density: Callable[[Any], jax.Array]
@@ -34,6 +35,7 @@ class Target(NamedTuple):
     mean: np.ndarray
     deviation: np.ndarray
     dense: bool = False
+    independent: Callable[[np.random.Generator, int], Any] | None = None
 
 
 def gaussian(d: int = 8, condition: float = 1e4) -> Target:
@@ -136,23 +138,35 @@ def eight_schools(*, centred: bool) -> Target:
 
 def funnel(d: int = 9) -> Target:
     """Neal's funnel: v ~ N(0, 3), and x ~ N(0, exp(v / 2)) in d dimensions. The quantity is v."""
+
+    def independent(rng, n):
+        v = 3 * rng.normal(size=(n, 1))
+        return np.hstack([v, np.exp(v / 2) * rng.normal(size=(n, d))])
+
     return Target(
         log_density=lambda x: -((x[0] / 3) ** 2) / 2 - jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) / 2 - d * x[0] / 2,
         start=lambda rng, chains: rng.normal(size=(chains, d + 1)),
         quantities=lambda x: x[:1],
         mean=np.zeros(1),
         deviation=np.full(1, 3.0),
+        independent=independent,
     )
 
 
-def banana(scale: float = 2.0, bend: float = 0.25) -> Target:
+def banana(scale: float = 2.0, bend: float = 0.1) -> Target:
     """A Gaussian bent along a parabola: x ~ N(0, scale), y ~ N(bend (x^2 - scale^2), 1)."""
+
+    def independent(rng, n):
+        x = scale * rng.normal(size=n)
+        return np.column_stack([x, bend * (x**2 - scale**2) + rng.normal(size=n)])
+
     return Target(
         log_density=lambda x: -((x[0] / scale) ** 2) / 2 - (x[1] - bend * (x[0] ** 2 - scale**2)) ** 2 / 2,
         start=lambda rng, chains: 2 * rng.normal(size=(chains, 2)),
         quantities=lambda x: x,
         mean=np.zeros(2),
         deviation=np.array([scale, np.sqrt(1 + 2 * bend**2 * scale**4)]),
+        independent=independent,
     )
 
 
@@ -163,12 +177,17 @@ def mixture(weight: float = 0.3, distance: float = 2.0) -> Target:
         parts = [jnp.log(w) - (x[0] - at) ** 2 / 2 for w, at in ((weight, -distance), (1 - weight, distance))]
         return jnp.logaddexp(*parts) - x[1] ** 2 / 2
 
+    def independent(rng, n):
+        centre = np.where(rng.uniform(size=n) < weight, -distance, distance)
+        return np.column_stack([centre, np.zeros(n)]) + rng.normal(size=(n, 2))
+
     return Target(
         log_density=log_density,
         start=lambda rng, chains: 3 * rng.normal(size=(chains, 2)),
         quantities=lambda x: x,
         mean=np.array([(1 - 2 * weight) * distance, 0.0]),
         deviation=np.sqrt([1 + 4 * weight * (1 - weight) * distance**2, 1.0]),
+        independent=independent,
     )
 
 
