@@ -19,10 +19,10 @@ __all__ = ["CLAIMS"]
 # variance of the noise) or d^-1/4 (leapfrog). Its speed is the squared step (for trajectories of a fixed length the
 # step, whose inverse they cost) times the rate of acceptance.
 
-_WALK_DIMENSION, _LANGEVIN_DIMENSION, _HAMILTON_DIMENSION = 500, 1000, 4096
+_WALK_DIMENSION, _LANGEVIN_DIMENSION, _HAMILTON_DIMENSION = 500, 1000, 8192
 _WALKS = np.array([0.6, 1.2, 1.8, 2.38, 3.0, 3.8])
 _LANGEVINS = np.array([0.7, 1.0, 1.3, 1.65, 2.0, 2.3])
-_TIME, _LEAPS = np.pi / 2, np.array([4, 5, 6, 7, 9, 12])
+_TIME, _LEAPS = np.pi / 2, np.array([5, 6, 7, 9, 11, 14])
 _HAMILTONS = _TIME / _LEAPS * _HAMILTON_DIMENSION**0.25
 
 
@@ -63,34 +63,38 @@ def _speeds(rates, units):
     return Curve(mean.y * units, mean.y, mean.standard_error * units)
 
 
-def _rates(make, key, start, settings):
-    """Probability of acceptance from each start for each setting, [n, settings]."""
-    rows = []
-    for number, setting in enumerate(settings):
-        info = advance(make, 1, jax.random.fold_in(key, number), start, setting)[1]
-        rows.append(np.asarray(getattr(info, "acceptance_rate", info)))
-    return np.stack(rows, axis=1)
+_BATCH = 2_000  # starts in memory at once
+
+
+def _rates(make, draw, start, settings):
+    """Probability of acceptance from each of `budget` exact draws, `start(rng, n)` [n, d], for each setting."""
+    batches = []
+    for batch in range(-(-draw.budget // _BATCH)):
+        key = jax.random.fold_in(draw.key, batch)
+        positions = start(generator(key), min(_BATCH, draw.budget))
+        infos = [advance(make, 1, jax.random.fold_in(key, i), positions, each)[1] for i, each in enumerate(settings)]
+        batches.append(np.stack([getattr(info, "acceptance_rate", info) for info in infos], axis=1))
+    return np.concatenate(batches)
 
 
 def _walk_speeds(draw):
     curves = {}
-    for number, (name, (_, draws, information)) in enumerate(_LAWS.items()):
-        key = jax.random.fold_in(draw.key, number)
-        start = draws(generator(key), (draw.budget, _WALK_DIMENSION))
+    for name, (_, draws, information) in _LAWS.items():
         scales = _WALKS / np.sqrt(information * _WALK_DIMENSION)
-        curves[name] = _speeds(_rates(_WALK[name], key, start, scales), _WALKS**2)
+        rates = _rates(_WALK[name], draw, lambda rng, n, draws=draws: draws(rng, (n, _WALK_DIMENSION)), scales)
+        curves[name] = _speeds(rates, _WALKS**2)
     return curves
 
 
 def _langevin_speeds(draw):
-    start = generator(draw.key).normal(size=(draw.budget, _LANGEVIN_DIMENSION))
     variances = _LANGEVINS**2 * _LANGEVIN_DIMENSION ** (-1 / 3)
-    return _speeds(_rates(_langevin, draw.key, start, variances), _LANGEVINS**2)
+    rates = _rates(_langevin, draw, lambda rng, n: rng.normal(size=(n, _LANGEVIN_DIMENSION)), variances)
+    return _speeds(rates, _LANGEVINS**2)
 
 
 def _hamilton_speeds(draw):
-    start = generator(draw.key).normal(size=(draw.budget, _HAMILTON_DIMENSION))
-    return _speeds(_rates(_hamilton, draw.key, start, _LEAPS), _HAMILTONS)
+    rates = _rates(_hamilton, draw, lambda rng, n: rng.normal(size=(n, _HAMILTON_DIMENSION)), _LEAPS)
+    return _speeds(rates, _HAMILTONS)
 
 
 def _limit(units, argument):
@@ -190,7 +194,7 @@ CLAIMS = (
         predict=_limit(_HAMILTONS, _HAMILTONS**2 * np.sin(_TIME) / 8),
         judge=Mean(resolution=0.1, floor=0.15),
         control=Variant("at the rate of a random walk", predict=_limit(_HAMILTONS, _HAMILTONS / 2)),
-        budget=Budget(2_000, 20_000),
+        budget=Budget(1_500, 8_000),
         axes=Axes("acceptance", "speed, step times acceptance"),
     ),
     Claim(
