@@ -1,5 +1,7 @@
 """The Fréchet distance against SciPy's matrix root, and its identities."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.statement("metrics.fid", "metrics.fid_wasserstein")
 
 
-def moments(d, rank=None, seed=0):
+def moments(d, rank=None, seed=0) -> Any:
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(d, rank or 2 * d))
     return rng.normal(size=d), root @ root.T / root.shape[1]
@@ -29,7 +31,7 @@ def test_is_that_of_scipys_root(d, x64):
     exact = oracle(*one, *two)
     np.testing.assert_allclose(metrics.frechet_distance(*one, *two), exact, rtol=1e-9)
     np.testing.assert_allclose(metrics.frechet_distance(*two, *one), exact, rtol=1e-9)
-    single = jax.tree.map(np.float32, (*one, *two))
+    single: Any = [leaf.astype(np.float32) for leaf in (*one, *two)]
     np.testing.assert_allclose(metrics.frechet_distance(*single), exact, rtol=1e-4)
 
 
@@ -41,10 +43,10 @@ def test_is_zero_for_equal_laws_only(x64):
 
 def test_singular_covariances(x64):
     """Laws on lines that meet at an angle: the roots of both are known, tr = |u| |v| |cos|."""
-    u, v = np.array([2.0, 0.0, 0.0]), np.array([1.0, 1.0, 0.0])
-    got = metrics.frechet_distance(np.zeros(3), np.outer(u, u), np.zeros(3), np.outer(v, v))
+    u, v, zero = jnp.array([2.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0]), jnp.zeros(3)
+    got = metrics.frechet_distance(zero, jnp.outer(u, u), zero, jnp.outer(v, v))
     np.testing.assert_allclose(got, 4 + 2 - 2 * abs(u @ v), rtol=1e-7)
-    point = metrics.frechet_distance(np.zeros(3), np.zeros((3, 3)), np.ones(3), np.eye(3))
+    point = metrics.frechet_distance(zero, jnp.zeros((3, 3)), zero + 1, jnp.eye(3))
     np.testing.assert_allclose(point, 3 + 3, rtol=1e-12)
 
 
@@ -56,13 +58,15 @@ def test_gradient_at_equal_eigenvalues_is_that_of_the_formula(x64):
 
 @pytest.mark.parametrize("sizes", [(50, 60), (4, 5)], ids=["n > d", "n < d"])
 def test_fid_is_the_distance_of_moments(sizes, x64):
+    one: Any
+    two: Any
     one, two = (RNG.normal(size=(n, 8)) @ RNG.normal(size=(8, 8)) for n in sizes)
     cov_1, cov_2 = np.cov(one.T), np.cov(two.T)
     # The nuclear norm of the product of centred samples needs no root of a singular matrix.
     centred = (one - one.mean(0)) @ (two - two.mean(0)).T / np.sqrt((sizes[0] - 1) * (sizes[1] - 1))
     exact = np.sum((one.mean(0) - two.mean(0)) ** 2) + np.trace(cov_1 + cov_2) - 2 * np.linalg.norm(centred, "nuc")
     np.testing.assert_allclose(metrics.fid(one, two), exact, rtol=1e-6)
-    low = metrics.fid(np.float32(one), np.float32(two))
+    low = metrics.fid(one.astype(np.float32), two.astype(np.float32))
     assert low.dtype == jnp.float32
     np.testing.assert_allclose(low, exact, rtol=1e-3)
 

@@ -13,7 +13,9 @@ from dltheory import networks
 from dltheory.networks.denoisers import _Conv, _doubled, _halved
 
 RNG = np.random.default_rng(0)
-X, TIMES, LABELS = RNG.normal(size=(4, 3)), np.array([1, 5, 5, 90]), np.array([0, 2, 1, 3])
+X: Any = RNG.normal(size=(4, 3))
+TIMES: Any = np.array([1, 5, 5, 90])
+LABELS: Any = np.array([0, 2, 1, 3])
 IMAGES = RNG.normal(size=(4, 4, 8, 2))
 MLP = networks.TimeMLP((6, 5), time_features=4, num_classes=3)
 UNET = networks.UNet((2, 4), num_groups=2, attention=True, time_features=4, num_classes=3)
@@ -41,7 +43,7 @@ def silu(x):
 
 
 def test_sinusoidal_embedding_is_that_of_the_formula(x64):
-    t = np.array([[0.0, 3.5], [-2.0, 900.0]])
+    t: Any = np.array([[0.0, 3.5], [-2.0, 900.0]])
     waves = [np.cos(t), np.cos(t / 7), np.sin(t), np.sin(t / 7)]  # 49^(-2/4)
     np.testing.assert_allclose(networks.sinusoidal_embedding(t, 4, 49.0), np.stack(waves, -1), rtol=1e-12, atol=1e-13)
 

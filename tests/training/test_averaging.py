@@ -1,5 +1,7 @@
 """Averages of parameters against recursions in NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,8 @@ def loss_fn(w, batch):
 @pytest.mark.parametrize(("decay", "warmup"), [(0.8, 0.0), (0.8, 9.0), (0.999, 2.0)])
 def test_average_is_that_of_the_recursion_and_training_is_unchanged(decay, warmup, x64):
     optimizer = training.with_ema(optax.adam(0.1), decay, warmup)
-    trace = {"trace_fn": lambda w: w}
-    run = jax.jit(lambda: training.fit(loss_fn, jnp.ones(3), optimizer, (X, Y), 40, **trace))()
-    plain = jax.jit(lambda: training.fit(loss_fn, jnp.ones(3), optax.adam(0.1), (X, Y), 40, **trace))()
+    run = jax.jit(lambda: training.fit(loss_fn, jnp.ones(3), optimizer, (X, Y), 40, trace_fn=lambda w: w))()
+    plain = jax.jit(lambda: training.fit(loss_fn, jnp.ones(3), optax.adam(0.1), (X, Y), 40, trace_fn=lambda w: w))()
     np.testing.assert_allclose(run.trace, plain.trace, rtol=1e-12)
     average = np.ones(3)
     for t, w in enumerate(np.asarray(plain.trace)[1:], start=1):
@@ -79,7 +80,7 @@ def test_half_precision_is_averaged_in_single():
     """Steps of 1 / 256 of a parameter at 1, which an average in bfloat16 would not follow."""
     params = jnp.ones(2, jnp.bfloat16)
     optimizer = training.with_ema(optax.identity(), 0.999, 0.0)
-    state = optimizer.init(params)
+    state: Any = optimizer.init(params)
     for _ in range(2):
         _, state = optimizer.update(jnp.full(2, -0.5, jnp.bfloat16), state, params)
     np.testing.assert_allclose(state.average, 1 - 0.5 * (1 - 0.999**2), rtol=1e-6)

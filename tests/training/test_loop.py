@@ -178,9 +178,10 @@ def test_losses_with_a_key_are_those_of_a_plain_loop_and_leave_minibatches_alone
     def seen(params, rows, *key):  # the gradient is the set of rows
         return jnp.sum(params[rows]) + sum(0 * jax.random.normal(k) for k in key)
 
+    extras: Any = ({}, {"loss_key": key}, {"loss_key": jax.random.key(8)})
     batches = [
         training.fit(seen, jnp.zeros(10), optax.sgd(1.0), jnp.arange(10), 2, key=key, batch_size=3, **extra).params
-        for extra in ({}, {"loss_key": key}, {"loss_key": jax.random.key(8)})
+        for extra in extras
     ]
     np.testing.assert_array_equal(batches[0], batches[1])
     np.testing.assert_array_equal(batches[0], batches[2])
