@@ -133,11 +133,14 @@ def test_keeps_the_dtype(network, x):
         assert out.shape == x.shape
 
 
-@BOTH
-def test_starts_at_zero(network, x):
+@pytest.mark.parametrize(("network", "x", "last"), [(MLP, X, "Dense_2"), (UNET, IMAGES, "_Conv_1")])
+def test_starts_at_zero(network, x, last):
     x = x.astype(np.float32)
-    out, _ = jax.jit(network.init_with_output)(jax.random.key(0), x, TIMES)
-    assert not out.any()
+    start = jax.jit(lambda key: network.init(key, x, TIMES)["params"][last])(jax.random.key(0))
+    variables = moved(network, x, np.float32)
+    assert run(network, variables, x, TIMES, LABELS).any()
+    variables["params"][last] = start
+    assert not run(network, variables, x, TIMES, LABELS).any()
 
 
 @pytest.mark.parametrize(
