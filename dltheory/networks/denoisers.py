@@ -80,8 +80,8 @@ class TimeMLP(nn.Module):
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
     >>> network, x, t = networks.TimeMLP((64, 64)), jnp.ones((5, 2)), jnp.arange(5)
-    >>> params = network.init(jax.random.key(0), x, t)
-    >>> network.apply(params, x, t).shape
+    >>> output, params = jax.eval_shape(network.init_with_output, jax.random.key(0), x, t)
+    >>> output.shape
     (5, 2)
     """
 
@@ -134,8 +134,8 @@ class UNet(nn.Module):
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
     >>> network, images, t = networks.UNet((8, 16)), jnp.ones((2, 8, 8, 1)), jnp.array([1, 50])
-    >>> params = network.init(jax.random.key(0), images, t)
-    >>> network.apply(params, images, t).shape
+    >>> output, params = jax.eval_shape(network.init_with_output, jax.random.key(0), images, t)
+    >>> output.shape
     (2, 8, 8, 1)
     """
 
