@@ -237,7 +237,14 @@ def test_samplers_give_as_many_draws(name):
     assert draws.dtype == np.float32
 
 
-def test_scores_by_hand_are_those_of_the_library(x64):
+@pytest.fixture
+def promotion():
+    """What is written by hand broadcasts as NumPy does."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_scores_by_hand_are_those_of_the_library(x64, promotion):
     law, x, t = diffusion._law(), diffusion._draws(5, 0), 0.3
     by_hand = jax.vmap(lambda x: diffusion._hand_score(law, x, t))(x)
     density = jax.vmap(jax.grad(lambda x: diffusion._hand_log_density(law, x, t)))(x)
@@ -263,7 +270,7 @@ def test_samples_of_another_law_are_wrong():
     assert error(draws + 0.05) > 2 * case.tolerance
 
 
-def test_the_network_by_hand_is_that_of_the_library(x64):
+def test_the_network_by_hand_is_that_of_the_library(x64, promotion):
     network = networks.TimeMLP(diffusion._WIDTHS, diffusion._TIME_FEATURES)
     x, t = diffusion._draws(3, 0), np.array([1.0, 20.0, 1000.0])
     params = network.init(jax.random.key(0), x, t)
@@ -272,7 +279,7 @@ def test_the_network_by_hand_is_that_of_the_library(x64):
 
 
 @pytest.mark.parametrize("case", diffusion.CASES, ids=lambda case: case.name)
-def test_contenders_compute_the_same_things(case):
+def test_contenders_compute_the_same_things(case, promotion):
     shapes = []
     data = jax.eval_shape(case.data)
     for contender in case.contenders:
