@@ -265,9 +265,9 @@ def test_samples_of_another_law_are_wrong():
         return np.linalg.norm(diffusion._sampling_view(draws, None, law, times) - expected) / np.linalg.norm(expected)
 
     draws = diffusion._draws(10_000, 1)
-    assert error(draws) < case.tolerance / 2
-    assert error(draws[:, ::-1]) > 2 * case.tolerance  # the weights go round the other way
-    assert error(draws + 0.05) > 2 * case.tolerance
+    assert error(draws) < case.tolerance
+    assert error(draws[:, ::-1]) > 1.5 * case.tolerance  # the weights go round the other way
+    assert error(draws + 0.05) > 1.5 * case.tolerance
 
 
 def test_the_network_by_hand_is_that_of_the_library(x64, promotion):
