@@ -6,6 +6,7 @@ import math
 import multiprocessing
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -253,7 +254,8 @@ def test_scores_by_hand_are_those_of_the_library(x64, promotion):
         diffusion._log_densities(law, x), jax.vmap(lambda x: diffusion._hand_log_density(law, x, 0.0))(x), rtol=1e-12
     )
     noisy = diffusion._our_law(dltheory.diffusion, dltheory.diffusion.vp_sde(), law)(t)
-    np.testing.assert_allclose(by_hand, jax.vmap(dltheory.diffusion.mixture_score, (None, 0))(noisy, x), rtol=1e-7)
+    ours = jax.vmap(dltheory.diffusion.mixture_score, (None, 0))(noisy, jnp.asarray(x))
+    np.testing.assert_allclose(by_hand, ours, rtol=1e-7)
 
 
 def test_samples_of_another_law_are_wrong():
@@ -275,7 +277,8 @@ def test_the_network_by_hand_is_that_of_the_library(x64, promotion):
     x, t = diffusion._draws(3, 0), np.array([1.0, 20.0, 1000.0])
     params = network.init(jax.random.key(0), x, t)
     params = jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(jax.random.key(1), leaf.shape), params)
-    np.testing.assert_allclose(diffusion._hand_network(params, x, t), network.apply(params, x, t), rtol=1e-6)
+    outputs = np.asarray(network.apply(params, x, t))
+    np.testing.assert_allclose(diffusion._hand_network(params, x, t), outputs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", diffusion.CASES, ids=lambda case: case.name)
