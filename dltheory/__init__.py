@@ -2,7 +2,7 @@
 
 Every chapter is a subpackage, imported when it is first used: ``dltheory.background``, ``dltheory.perceptron``,
 ``dltheory.optimization``, ``dltheory.convergence``, ``dltheory.ntk``, ``dltheory.nngp``, ``dltheory.infinite_width``,
-``dltheory.samplers``, ``dltheory.diffusion``.
+``dltheory.samplers``, ``dltheory.diffusion``, ``dltheory.metrics``.
 Below the chapters are ``dltheory.networks``, ``dltheory.training`` and ``dltheory.data``; beside them
 ``dltheory.interop``.
 """
@@ -20,6 +20,7 @@ __all__ = [
     "diffusion",
     "infinite_width",
     "interop",
+    "metrics",
     "networks",
     "nngp",
     "ntk",

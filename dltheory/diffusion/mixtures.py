@@ -8,7 +8,9 @@ denoiser is the one that remembers its training data.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,6 +29,8 @@ __all__ = [
     "mixture_sample",
     "mixture_score",
 ]
+
+_FEW = 8  # coordinates
 
 
 class GaussianMixture(NamedTuple):
@@ -100,8 +104,18 @@ def mixture_score(mixture: GaussianMixture, x: Array) -> Array:
     Array([-999.], dtype=float32)
     """
     _check(mixture, x)
-    pulls = (mixture.means - x[None, :]) / mixture.variances
-    return _responsibilities(mixture, x) @ pulls
+    log_ratios = _log_ratios(mixture, x)[1]
+    weights = jnp.exp(log_ratios - jax.lax.stop_gradient(jnp.max(log_ratios)))
+    precisions = 1 / mixture.variances
+
+    def pull(i):
+        return jnp.sum(weights * ((mixture.means[:, i] - x[i]) * precisions[:, i]))
+
+    if 0 < len(x) <= _FEW:
+        pulls = jnp.stack([pull(i) for i in range(len(x))])
+    else:
+        pulls = weights @ ((mixture.means - x[None, :]) * precisions)
+    return pulls / jnp.sum(weights)
 
 
 def mixture_moments(mixture: GaussianMixture) -> tuple[Array, Array]:
@@ -272,20 +286,32 @@ def _log_ratios(mixture: GaussianMixture, x: Array) -> tuple[Array, Array]:
     apart would be lost in their rounding. For equal variances the squares of x cancel before they are computed.
     """
     means, variances = mixture.means, mixture.variances
-    squares = jnp.sum((x[None, :] - means) ** 2 / variances + jnp.log(variances), axis=1)
-    nearest = jnp.argmax(mixture.log_weights - squares / 2)
-    offset, variance = x - means[nearest], variances[nearest]
-    shift = means - means[nearest][None, :]
-    widening = (variance[None, :] - variances) / variance[None, :] * offset[None, :]
-    # (offset - shift)^2 / v_j - offset^2 / v and the ratio of the normalisers
-    squares = (widening * offset[None, :] + shift * (shift - 2 * offset[None, :])) / variances
-    volumes = jnp.log(variances / variance[None, :])
-    return nearest, mixture.log_weights - mixture.log_weights[nearest] - jnp.sum(squares + volumes, axis=1) / 2
+    precisions, log_variances = 1 / variances, jnp.log(variances)
+    squares = _total(lambda mean, precision, x: (x - mean) ** 2 * precision, means, precisions, x)
+    log_scales = mixture.log_weights - jnp.sum(log_variances, axis=1) / 2
+    nearest = jnp.argmax(log_scales - squares / 2)
+
+    def difference(mean, variance, precision, x, near_mean, near_variance, near_precision):
+        """(x - mean_j)^2 / v_j - (x - mean)^2 / v, of the nearest component without index."""
+        offset, shift = x - near_mean, mean - near_mean
+        widening = (near_variance - variance) * (near_precision * offset)
+        return (widening * offset + shift * (shift - 2 * offset)) * precision
+
+    components = means, variances, precisions
+    squares = _total(difference, *components, x, *(part[nearest] for part in components))
+    return nearest, log_scales - log_scales[nearest] - squares / 2
 
 
-def _responsibilities(mixture: GaussianMixture, x: Array) -> Array:
-    """Probability of each component given x, shape [k]."""
-    return jax.nn.softmax(_log_ratios(mixture, x)[1])
+def _total(term: Callable[..., Array], *parts: Array) -> Array:
+    """Sum over coordinates of a function of parts [k, d] or [d], shape [k].
+
+    A few coordinates are taken one by one: mapped over points, compiled loops then run along the components, with
+    vector instructions, and not along the two or three coordinates.
+    """
+    d = parts[0].shape[-1]
+    if 0 < d <= _FEW:
+        return functools.reduce(jnp.add, (term(*(part[..., i] for part in parts)) for i in range(d)))
+    return jnp.sum(term(*(part if part.ndim == 2 else part[None, :] for part in parts)), axis=1)
 
 
 def _check(mixture: GaussianMixture, x: Array | None = None) -> int:

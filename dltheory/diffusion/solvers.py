@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory._noise import normal
 from dltheory.diffusion._fields import ScoreFn, field, floating, is_monotone, require_positive, score_of
 from dltheory.diffusion.reverse import reverse_sde
 from dltheory.diffusion.sde import LinearSde, Sde
@@ -27,6 +28,8 @@ __all__ = [
     "sample_reverse",
     "solve",
 ]
+
+_BLOCK_STEPS, _BLOCK_ENTRIES = 16, 2**18  # of noise that is made at once
 
 
 class Solver(NamedTuple):
@@ -250,18 +253,28 @@ def solve(key: PRNGKey | None, solver: Solver, x: Array, times: Array) -> Array:
     ordered = is_monotone(times, solver.time_direction)
     require(ordered, "`times` must be strictly monotone in the direction of the equation's time")
     num_noises = solver.num_noises
-    if num_noises and key is None:
-        raise ValueError("`key` must be a key: the solver draws noise")
-    keys = None if key is None or not num_noises else jax.random.split(key, t - 1)
+    shape = (num_noises, *x.shape)
 
     def step(x, inputs):
-        time, next_time, key = inputs
-        # All the noise of a step comes from one call of the bit generator: in a scan, calls cost more than bits.
-        shape = (num_noises, *x.shape)
-        noise = jax.random.normal(key, shape, x.dtype) if num_noises else jnp.zeros(shape, x.dtype)
-        return solver.step(x, time, next_time, noise), None
+        time, next_time, noise = inputs
+        return solver.step(x, time, next_time, jnp.zeros(shape, x.dtype) if noise is None else noise), None
 
-    last, _ = jax.lax.scan(step, x, (times[:-1], times[1:], keys))
+    if not num_noises:
+        last, _ = jax.lax.scan(step, x, (times[:-1], times[1:], None))
+        return jnp.where(ordered, last, jnp.nan)
+    if key is None:
+        raise ValueError("`key` must be a key: the solver draws noise")
+
+    # Noise is made for several steps at once. Made within a step it would become part of the loops that read it, and
+    # those do not run along it, or run several times.
+    size = _block(t - 1, num_noises * x.size)
+
+    def block(x, inputs):
+        *grid, keys = inputs
+        return jax.lax.scan(step, x, (*grid, jax.vmap(lambda key: normal(key, shape, x.dtype))(keys)))
+
+    grid = (times[:-1], times[1:], jax.random.split(key, t - 1))
+    last, _ = jax.lax.scan(block, x, jax.tree.map(lambda leaf: leaf.reshape(-1, size), grid))
     return jnp.where(ordered, last, jnp.nan)
 
 
@@ -302,6 +315,12 @@ def sample_reverse(
     key_prior, key_noise = jax.random.split(key)
     x = sde.prior_sampling(key_prior, shape, times.dtype)
     return solve(key_noise, euler_maruyama(reverse_sde(sde, score_fn)), x, times)
+
+
+def _block(num_steps: int, size: int) -> int:
+    """How many steps, a divisor of their number, to make noise for at once, if a step takes `size` numbers."""
+    most = min(max(_BLOCK_ENTRIES // max(size, 1), 2), _BLOCK_STEPS)
+    return next(steps for steps in range(most, 0, -1) if num_steps % steps == 0)
 
 
 def _increment(diffusion: Scalar, dt: Array, noise: Array) -> Array:

@@ -1,5 +1,6 @@
-"""Training: losses of a batch, and one scanned loop over any optax transformation."""
+"""Training: losses of a batch, one scanned loop over any optax transformation, and averages along it."""
 
+from dltheory.training.averaging import EmaState, ema_params, with_ema
 from dltheory.training.loop import Fit, fit
 from dltheory.training.losses import (
     accuracy,
@@ -10,11 +11,14 @@ from dltheory.training.losses import (
 )
 
 __all__ = [
+    "EmaState",
     "Fit",
     "accuracy",
+    "ema_params",
     "fit",
     "mean_squared_error",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "squared_error",
+    "with_ema",
 ]

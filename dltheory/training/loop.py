@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
 
 def fit(
-    loss_fn: Callable[[PyTree, Any], Array],
+    loss_fn: Callable[..., Array],
     params: PyTree,
     optimizer: optax.GradientTransformation,
     data: PyTree,
@@ -43,6 +43,7 @@ def fit(
     *,
     key: PRNGKey | None = None,
     batch_size: int | None = None,
+    loss_key: PRNGKey | None = None,
     trace_fn: Callable[[PyTree], PyTree] | None = None,
     trace_every: int = 1,
 ) -> Fit:
@@ -53,7 +54,8 @@ def fit(
     with `jit`, run it for many keys or starting points with `vmap`, differentiate through it.
 
     Args:
-        loss_fn: (parameters, batch) -> loss, shape []. The batch is `data`, or rows of it.
+        loss_fn: (parameters, batch) -> loss, shape []; with a `loss_key`, (parameters, batch, key). The batch is
+            `data`, or rows of it.
         params: starting point, a pytree of floating-point arrays. Of Flax variables, a mapping with the key "params",
             that collection is trained and the others stay as they are.
         optimizer: any optax transformation; it is also given `value`, `grad` and `value_fn`, for line searches.
@@ -61,6 +63,8 @@ def fit(
         num_steps: number t of steps, non-negative.
         key: random key for the minibatches; None to train on all data in every step.
         batch_size: size of the minibatches, from 1 to n; None without a key.
+        loss_key: random key for losses that are random themselves, by noise or dropout: the loss of every step is given
+            a new one, folded from this and the number of the step. It has no part in the minibatches.
         trace_fn: parameters -> what to record along the way, any pytree of arrays; by default nothing is.
         trace_every: number of steps between records, a divisor of t.
 
@@ -108,29 +112,34 @@ def fit(
         rows = jax.lax.dynamic_slice_in_dim(shuffled[1], position * size, size)
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data), shuffled
 
-    def step(carry, position):
+    def loss_at(trained, batch, number):
+        fresh = () if loss_key is None else (jax.random.fold_in(loss_key, number),)
+        return loss_fn(rebuild(trained), batch, *fresh)
+
+    def step(carry, moment):
         trained, state, shuffled = carry
+        position, number = moment
         batch, shuffled = draw(position, shuffled)
 
         def value_fn(trained):
-            return loss_fn(rebuild(trained), batch)
+            return loss_at(trained, batch, number)
 
         value, grad = jax.value_and_grad(value_fn)(trained)
         updates, state = optimizer.update(grad, state, trained, value=value, grad=grad, value_fn=value_fn)
         return (optax.apply_updates(trained, updates), state, shuffled), value
 
-    def record_and_go(carry, positions):
+    def record_and_go(carry, moments):
         record = trace_fn(rebuild(carry[0]))
-        carry, losses = jax.lax.scan(step, carry, positions)
+        carry, losses = jax.lax.scan(step, carry, moments)
         return carry, (losses, record)
 
     start = (trained, optimizer.init(trained), None if key is None else (key, jnp.arange(n)))
     first, _ = jax.eval_shape(draw, 0, start[2])
-    loss = jax.eval_shape(lambda params, batch: loss_fn(rebuild(params), batch), trained, first)
+    loss = jax.eval_shape(loss_at, trained, first, 0)
     got = list(loss.shape) if hasattr(loss, "shape") else "no array"
     require(got == [], f"`loss_fn` must return a scalar, got {got}")
-    positions = (jnp.arange(num_steps) % (n // size)).reshape(-1, trace_every)
-    (trained, state, _), (losses, records) = jax.lax.scan(record_and_go, start, positions)
+    numbers = jnp.arange(num_steps).reshape(-1, trace_every)
+    (trained, state, _), (losses, records) = jax.lax.scan(record_and_go, start, (numbers % (n // size), numbers))
     params = rebuild(trained)
     trace = jax.tree.map(lambda path, last: jnp.concatenate([path, last[None]]), records, trace_fn(params))
     return Fit(params=params, state=state, loss=losses.reshape(-1), trace=trace)

@@ -8,4 +8,9 @@ from __future__ import annotations
 
 __all__ = ["TOPICS"]
 
-TOPICS = ("experiments.bench.ntk", "experiments.bench.infinite_width", "experiments.bench.samplers")
+TOPICS = (
+    "experiments.bench.ntk",
+    "experiments.bench.infinite_width",
+    "experiments.bench.samplers",
+    "experiments.bench.diffusion",
+)

@@ -29,7 +29,7 @@ from experiments.store import RESULTS
 
 __all__ = ["bench"]
 
-_PEERS = ("neural-tangents", "blackjax", "numpyro")
+_PEERS = ("neural-tangents", "blackjax", "numpyro", "diffrax")
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ CHAPTERS = (
     "infinite_width",
     "samplers",
     "diffusion",
+    "metrics",
 )
 KINDS = ("definition", "function", "algorithm", "theorem", "claim", "architecture", "practice")
 STATUSES = ("ok", "wrong", "garbled", "incomplete")

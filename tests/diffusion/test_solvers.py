@@ -12,6 +12,7 @@ import pytest
 from scipy import optimize, stats
 
 from dltheory import diffusion
+from dltheory.diffusion import solvers
 from experiments.curves import Curve
 from experiments.judges import fit_slope
 
@@ -274,3 +275,18 @@ def test_settings_are_checked():
         diffusion.annealed_langevin(KEY, score_fn, jnp.ones(2), jnp.ones(1), 0)
     with pytest.raises(ValueError, match="`step_size`"):
         diffusion.annealed_langevin(KEY, score_fn, jnp.ones(2), jnp.ones(1), 1, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "size", "expected"), [(500, 20_000, 10), (12, 10**9, 2), (7, 10, 7), (17, 10, 1), (3, 0, 3)]
+)
+def test_blocks_of_noise_divide_the_steps(num_steps, size, expected):
+    assert solvers._block(num_steps, size) == expected
+
+
+def test_blocks_of_noise_do_not_change_the_solution(monkeypatch):
+    solver, times = diffusion.euler_maruyama(diffusion.Sde(lambda x, t: -x, lambda t: 1.0)), np.linspace(0.0, 1.0, 13)
+    many = diffusion.solve(KEY, solver, jnp.ones(3), jnp.asarray(times, jnp.float32))
+    monkeypatch.setattr(solvers, "_BLOCK_STEPS", 1)
+    one = diffusion.solve(KEY, solver, jnp.ones(3), jnp.asarray(times, jnp.float32))
+    np.testing.assert_allclose(many, one, rtol=1e-6)

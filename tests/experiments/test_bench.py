@@ -6,10 +6,13 @@ import math
 import multiprocessing
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import infinite_width, ntk, race, samplers
+import dltheory.diffusion
+from dltheory import networks
+from experiments.bench import diffusion, infinite_width, ntk, race, samplers
 from experiments.bench.case import Absent, all_cases, select
 from experiments.bench.race import Row
 from experiments.bench.table import markdown, ratio, verdict
@@ -233,3 +236,58 @@ def test_samplers_give_as_many_draws(name):
     chains = len(data[1])
     assert draws.shape == (chains, 500 if chains == 4 else 1000, 25)
     assert draws.dtype == np.float32
+
+
+@pytest.fixture
+def promotion():
+    """What is written by hand broadcasts as NumPy does."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_scores_by_hand_are_those_of_the_library(x64, promotion):
+    law, x, t = diffusion._law(), diffusion._draws(5, 0), 0.3
+    by_hand = jax.vmap(lambda x: diffusion._hand_score(law, x, t))(x)
+    density = jax.vmap(jax.grad(lambda x: diffusion._hand_log_density(law, x, t)))(x)
+    np.testing.assert_allclose(by_hand, density, rtol=1e-9)
+    np.testing.assert_allclose(
+        diffusion._log_densities(law, x), jax.vmap(lambda x: diffusion._hand_log_density(law, x, 0.0))(x), rtol=1e-12
+    )
+    noisy = diffusion._our_law(dltheory.diffusion, dltheory.diffusion.vp_sde(), law)(t)
+    ours = jax.vmap(dltheory.diffusion.mixture_score, (None, 0))(noisy, jnp.asarray(x))
+    np.testing.assert_allclose(by_hand, ours, rtol=1e-7)
+
+
+def test_samples_of_another_law_are_wrong():
+    case = all_cases()["diffusion.reverse_sde"]
+    law, times = diffusion._law(), np.array([1.0, 1e-3])
+    expected = diffusion._sampling_reference(None, law, times)
+
+    def error(draws):
+        return np.linalg.norm(diffusion._sampling_view(draws, None, law, times) - expected) / np.linalg.norm(expected)
+
+    draws = diffusion._draws(10_000, 1)
+    assert error(draws) < case.tolerance
+    assert error(draws[:, ::-1]) > 1.5 * case.tolerance  # the weights go round the other way
+    assert error(draws + 0.05) > 1.5 * case.tolerance
+
+
+def test_the_network_by_hand_is_that_of_the_library(x64, promotion):
+    network = networks.TimeMLP(diffusion._WIDTHS, diffusion._TIME_FEATURES)
+    x, t = diffusion._draws(3, 0), np.array([1.0, 20.0, 1000.0])
+    params = network.init(jax.random.key(0), x, t)
+    params = jax.tree.map(lambda leaf: leaf + 0.02 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    outputs = np.asarray(network.apply(params, x, t))
+    np.testing.assert_allclose(diffusion._hand_network(params, x, t), outputs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", diffusion.CASES, ids=lambda case: case.name)
+def test_contenders_compute_the_same_things(case, promotion):
+    shapes = []
+    data = jax.eval_shape(case.data)
+    for contender in case.contenders:
+        try:
+            shapes.append(jax.eval_shape(contender.build(), *data))
+        except Absent as absent:
+            pytest.skip(f"{contender.name}: {absent}")
+    assert all(jax.tree.leaves(other) == jax.tree.leaves(shapes[0]) for other in shapes)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "dltheory"
-BASE = {"typing", "_axes", "_checks", "_numerics", "_programs", "_trees", "debug", "platform"}
+BASE = {"typing", "_axes", "_checks", "_noise", "_numerics", "_programs", "_trees", "debug", "platform"}
 SHARED = {"networks", "training", "data"}
 # Between chapters, only these.
 ALLOWED = {

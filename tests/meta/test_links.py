@@ -83,7 +83,8 @@ def test_number_of_items_on_the_sheet():
         "nngp": 6,
         "infinite_width": 2,
         "samplers": 10,
-        "diffusion": 25,
+        "diffusion": 26,
+        "metrics": 2,
     }
     assert tuple(counts) == CHAPTERS
 

@@ -42,4 +42,11 @@ CASES = (
         wrong={"x": (KERNEL, BIAS, np.array(1.0))},
         grad=(0, 1, 2),
     ),
+    Case(
+        "dltheory.networks.sinusoidal_embedding",
+        call=lambda t, period: networks.sinusoidal_embedding(t, 4, period),
+        args=(X[0], np.array(50.0)),
+        wrong={"max_period": (X[0], X[0])},
+        grad=(0, 1),
+    ),
 )

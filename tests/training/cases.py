@@ -25,6 +25,15 @@ def _fit(key, w, x, y, rate):
     )
 
 
+def _averaged(w, x, y, rate, decay, warmup):
+    run = training.fit(_loss, w, training.with_ema(optax.sgd(rate), decay, warmup), (x, y), 3)
+    return training.ema_params(run.state, run.params)
+
+
+def _averages(w, decay):
+    return training.ema_params(training.with_ema(optax.sgd(0.1), decay).init(w), w)
+
+
 CASES = (
     *(
         Case(
@@ -58,5 +67,18 @@ CASES = (
         args=(jax.random.key(0), TARGETS[:3, 0], OUTPUTS, ODDS, np.array(0.1)),
         wrong={"data": (jax.random.key(0), TARGETS[:3, 0], OUTPUTS, ODDS[:2], np.array(0.1))},
         grad=(1, 2, 3, 4),
+    ),
+    Case(
+        "dltheory.training.with_ema",
+        call=_averaged,
+        args=(TARGETS[:3, 0], OUTPUTS, ODDS, np.array(0.1), np.array(0.6), np.array(0.7)),
+        wrong={"decay": (TARGETS[:3, 0], OUTPUTS, ODDS, np.array(0.1), ODDS, np.array(0.7))},
+        grad=(0, 1, 2, 3, 4, 5),
+    ),
+    Case(
+        "dltheory.training.ema_params",
+        call=_averages,
+        args=(TARGETS[:3, 0], np.array(0.6)),
+        wrong={"decay": (TARGETS[:3, 0], ODDS)},
     ),
 )

@@ -160,3 +160,28 @@ def test_bad_settings_are_refused_by_name(settings, message):
     arguments = {"loss_fn": loss_fn, "params": start(), "optimizer": optax.sgd(0.1), "data": (X, Y), "num_steps": 6}
     with pytest.raises(ValueError, match=message):
         training.fit(**arguments | settings)
+
+
+def test_losses_with_a_key_are_those_of_a_plain_loop_and_leave_minibatches_alone(x64):
+    key = jax.random.key(7)
+
+    def noisy(params, batch, key):
+        return loss_fn(params, batch) + params["b"] * jax.random.normal(key)
+
+    run = jax.jit(lambda key: training.fit(noisy, start(), optax.sgd(0.1), (X, Y), 5, loss_key=key))(key)
+    params: Any = start()
+    for number in range(5):
+        grad = jax.grad(noisy)(params, (X, Y), jax.random.fold_in(key, number))
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
+    np.testing.assert_allclose(run.params["b"], params["b"], rtol=1e-12)
+
+    def seen(params, rows, *key):  # the gradient is the set of rows
+        return jnp.sum(params[rows]) + sum(0 * jax.random.normal(k) for k in key)
+
+    extras: Any = ({}, {"loss_key": key}, {"loss_key": jax.random.key(8)})
+    batches = [
+        training.fit(seen, jnp.zeros(10), optax.sgd(1.0), jnp.arange(10), 2, key=key, batch_size=3, **extra).params
+        for extra in extras
+    ]
+    np.testing.assert_array_equal(batches[0], batches[1])
+    np.testing.assert_array_equal(batches[0], batches[2])

@@ -3,6 +3,7 @@
 from experiments.claims.diffusion import (
     annealed,
     bound,
+    digits,
     equations,
     forward,
     likelihood,
@@ -24,6 +25,7 @@ CLAIMS = (
     *posterior.CLAIMS,
     *losses.CLAIMS,
     *sampling.CLAIMS,
+    *digits.CLAIMS,
     *scores.CLAIMS,
     *noise.CLAIMS,
     *annealed.CLAIMS,
