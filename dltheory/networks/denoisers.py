@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from dltheory._checks import require, shapes
-from dltheory.networks.layers import Dense
+from dltheory.networks.layers import Dense, _normal
 from dltheory.typing import Array, Scalar
 
 __all__ = ["TimeMLP", "UNet", "sinusoidal_embedding"]
@@ -215,8 +215,7 @@ class _Context(nn.Module):
             require(whole, f"`labels` must be integers, got {jnp.result_type(labels)}")
             inside = (labels >= 0) & (labels <= self.num_classes)
             require(inside, f"`labels` must lie in {{0, ..., {self.num_classes}}}")
-            rows = nn.initializers.normal(1.0)
-            table = self.param("labels", rows, (self.num_classes + 1, self.features), x.dtype)
+            table = self.param("labels", _normal(1.0), (self.num_classes + 1, self.features), x.dtype)
             chosen = jnp.where(jnp.expand_dims(inside, -1), table[jnp.where(inside, labels, 0)], jnp.nan)
             chosen = chosen.astype(x.dtype)
             axes = max(context.ndim, chosen.ndim)  # one of them may be for all
@@ -250,8 +249,9 @@ class _Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         n, height, width, c = x.shape
-        init = nn.initializers.zeros if self.zero else nn.initializers.normal(1 / math.sqrt(9 * c))
-        kernel = self.param("kernel", init, (3, 3, c, self.features), x.dtype)
+        kernel = self.param(
+            "kernel", _normal(0.0 if self.zero else 1 / math.sqrt(9 * c)), (3, 3, c, self.features), x.dtype
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias)
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
