@@ -11,6 +11,7 @@ import pytest
 from dltheory import diffusion, networks, training
 
 
+@pytest.mark.slow
 @pytest.mark.statement("diffusion.digits_generated")
 def test_training_leads_to_the_best_prediction():
     """The noise that it predicts is that of the best one for the label it is told, and not of the other's."""
