@@ -37,7 +37,7 @@ def sinusoidal_embedding(t: Array, num_features: int, max_period: Scalar = 10_00
     Raises:
         ValueError: if `num_features` is not positive and even, or `max_period` is not a scalar.
 
-    A helper.  Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
+    A helper.  Source: Vaswani et al. 2017; Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import networks
@@ -75,7 +75,7 @@ class TimeMLP(nn.Module):
             all, stands for "unknown", which classifier-free guidance needs. 0 for a network without labels.
         activation: phi.
 
-    Source: Ho et al. 2020, appendix B; Perez et al. 2018, section 2 (scales and shifts).
+    Source: Ho et al. 2020; Perez et al. 2018 (scales and shifts).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
@@ -129,7 +129,7 @@ class UNet(nn.Module):
             all, stands for "unknown", which classifier-free guidance needs. 0 for a network without labels.
         activation: phi.
 
-    Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (scales and shifts).
+    Source: Ho et al. 2020; Dhariwal and Nichol 2021 (scales and shifts).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
