@@ -25,7 +25,7 @@ def frechet_distance(mean_1: Array, cov_1: Array, mean_2: Array, cov_2: Array) -
     Args:
         mean_1, mean_2: means, shape [d].
         cov_1, cov_2: covariances, symmetric positive semi-definite, shape [d, d]; eigenvalues below zero count as
-            rounding. In derivatives, directions in which both root eigenvalues vanish count as constant.
+            rounding. In derivatives, pairs of directions in which a covariance vanishes count as constant.
 
     Returns:
         The squared distance, in squared units of the means, shape [].

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from dltheory._checks import require, shapes
-from dltheory.networks.layers import Dense
+from dltheory.networks.layers import Dense, _normal
 from dltheory.typing import Array, Scalar
 
 __all__ = ["TimeMLP", "UNet", "sinusoidal_embedding"]
@@ -37,7 +37,7 @@ def sinusoidal_embedding(t: Array, num_features: int, max_period: Scalar = 10_00
     Raises:
         ValueError: if `num_features` is not positive and even, or `max_period` is not a scalar.
 
-    A helper.  Source: Vaswani et al. 2017, section 3.5; Ho et al. 2020, appendix B.
+    A helper.  Source: Vaswani et al. 2017; Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import networks
@@ -75,7 +75,7 @@ class TimeMLP(nn.Module):
             all, stands for "unknown", which classifier-free guidance needs. 0 for a network without labels.
         activation: phi.
 
-    Source: Ho et al. 2020, appendix B; Perez et al. 2018, section 2 (scales and shifts).
+    Source: Ho et al. 2020; Perez et al. 2018 (scales and shifts).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
@@ -129,7 +129,7 @@ class UNet(nn.Module):
             all, stands for "unknown", which classifier-free guidance needs. 0 for a network without labels.
         activation: phi.
 
-    Source: Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3 (scales and shifts).
+    Source: Ho et al. 2020; Dhariwal and Nichol 2021 (scales and shifts).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import networks
@@ -215,8 +215,7 @@ class _Context(nn.Module):
             require(whole, f"`labels` must be integers, got {jnp.result_type(labels)}")
             inside = (labels >= 0) & (labels <= self.num_classes)
             require(inside, f"`labels` must lie in {{0, ..., {self.num_classes}}}")
-            rows = nn.initializers.normal(1.0)
-            table = self.param("labels", rows, (self.num_classes + 1, self.features), x.dtype)
+            table = self.param("labels", _normal(1.0), (self.num_classes + 1, self.features), x.dtype)
             chosen = jnp.where(jnp.expand_dims(inside, -1), table[jnp.where(inside, labels, 0)], jnp.nan)
             chosen = chosen.astype(x.dtype)
             axes = max(context.ndim, chosen.ndim)  # one of them may be for all
@@ -250,8 +249,9 @@ class _Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         n, height, width, c = x.shape
-        init = nn.initializers.zeros if self.zero else nn.initializers.normal(1 / math.sqrt(9 * c))
-        kernel = self.param("kernel", init, (3, 3, c, self.features), x.dtype)
+        kernel = self.param(
+            "kernel", _normal(0.0 if self.zero else 1 / math.sqrt(9 * c)), (3, 3, c, self.features), x.dtype
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
         x, kernel, bias = promote_dtype(x, kernel, bias)
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))

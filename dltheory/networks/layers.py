@@ -200,6 +200,8 @@ def _normal(stddev: Scalar) -> Callable[..., Array]:
     """An initialiser of independent normal entries, equal to `flax.linen.initializers.normal`."""
 
     def init(key: PRNGKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        if isinstance(stddev, int | float) and stddev == 0:
+            return jnp.zeros(shape, dtype)
         # Drawn along one axis the same numbers compile up to eight times faster than along four.
         flat = jax.random.normal(key, (math.prod(shape),), dtype)
         return jnp.asarray(stddev, dtype) * flat.reshape(shape)

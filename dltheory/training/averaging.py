@@ -56,7 +56,7 @@ def with_ema(
         ValueError: if `decay` or `warmup` is not a scalar, or a static one is out of its range; on update, if the
             parameters are not given.
 
-    A helper.  Source: Polyak and Juditsky 1992; Song and Ermon 2020, section 3.4; for the warm-up, w = 9,
+    A helper.  Source: Polyak and Juditsky 1992; Song and Ermon 2020; for the warm-up, w = 9,
     `tf.train.ExponentialMovingAverage`.
 
     >>> import jax.numpy as jnp, optax
