@@ -125,8 +125,9 @@ def continuous_score_matching_loss(
     .. math:: E\, \lambda(t) \Big\| s(x(t), t) + \frac{\xi}{\sigma(t)} \Big\|^2, \quad
         x(t) = \alpha(t) x + \sigma(t) \xi, \quad t \sim U[t_{\min}, T], \quad \lambda = \sigma^2
 
-    With the likelihood weighting lambda = g^2, half of it times T bounds the divergence of the model from the data, up
-    to a constant and the divergence of the prior.
+    Times are drawn in single precision at least, whatever that of x. With the likelihood weighting lambda = g^2, half
+    of the loss times T bounds the divergence of the model from the data, up to a constant and the divergence of the
+    prior.
 
     Args:
         key: random key.
@@ -140,8 +141,8 @@ def continuous_score_matching_loss(
         The loss, shape [].
 
     Raises:
-        ValueError: if `x` has no samples or is not floating-point, a static `min_time` is not positive, or the score
-            does not keep the shape of a sample.
+        ValueError: if `x` has no samples or is not floating-point, a static `min_time` is not between 0 and the
+            horizon, or the score does not keep the shape of a sample.
 
     Statement: score.noise_conditional.  Source: Song et al. 2021, equation 7; Song, Durkan, Murray and Ermon 2021,
     theorem 1 (the likelihood weighting).
@@ -156,8 +157,10 @@ def continuous_score_matching_loss(
     x = samples(x)
     require_positive(min_time=min_time)
     key_time, key_noise = jax.random.split(key)
-    uniform = jax.random.uniform(key_time, (len(x),), x.dtype)
-    times = (min_time + (sde.horizon - min_time) * uniform).astype(x.dtype)
+    require(min_time < sde.horizon, "`min_time` must be below the horizon")
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    uniform = jax.random.uniform(key_time, (len(x),), dtype)
+    times = (min_time + (sde.horizon - min_time) * uniform).astype(dtype)
 
     def loss(time, x, noise):
         mean, std = sde.marginal_prob(x, time)

@@ -156,6 +156,6 @@ def _excess(alpha_bar: Array, noise: Array) -> Array:
     series = jnp.zeros_like(a)
     for power in range(14, 1, -1):
         series = (series * a) + 1 / power
-    some = noise > 0
+    some = noise != 0
     direct = -alpha_bar - jnp.where(some, jnp.log(jnp.where(some, noise, 1.0)), -jnp.inf)
     return jnp.where(small, series * a**2, direct)

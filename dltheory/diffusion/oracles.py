@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dltheory._checks import shapes
+from dltheory.diffusion._predictions import conform, predicted
 from dltheory.diffusion._steps import at, check_points, check_time, safe_sqrt, signal_and_noise
 from dltheory.diffusion.mixtures import GaussianMixture, diffused, mixture_posterior, mixture_sample
 from dltheory.diffusion.parametrizations import PredictFn, Prediction
@@ -116,7 +117,8 @@ def mixture_prediction(mixture: GaussianMixture, xt: Array, t: Array | int, sche
     weights = jnp.exp(clean.log_weights)
     data, score = weights @ clean.means, weights @ ((noisy.means - xt[None, :]) / noisy.variances)
     noise = -std * score
-    return Prediction(data=data, noise=noise, velocity=a * noise - std * data, score=score)
+    parts = Prediction(data=data, noise=noise, velocity=a * noise - std * data, score=score)
+    return conform(parts, xt)
 
 
 def excess_loss(
@@ -143,7 +145,8 @@ def excess_loss(
         The excess for one sample of x_t, shape [].
 
     Raises:
-        ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
+        ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes (that of the prediction
+            included) disagree.
 
     Statement: diffusion.loss_simple.  Source: Vincent 2011, section 4.
 
@@ -158,4 +161,4 @@ def excess_loss(
     check_time(t, schedule)
     xt = mixture_sample(key, mixture_marginal(mixture, t, schedule))
     best = mixture_prediction(mixture, xt, t, schedule)
-    return jnp.sum((predict_fn(xt, jnp.asarray(t)).noise - best.noise) ** 2)
+    return jnp.sum((predicted(predict_fn, xt, jnp.asarray(t)).noise - best.noise) ** 2)

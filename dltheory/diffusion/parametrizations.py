@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dltheory._checks import shapes
 from dltheory.diffusion._steps import check_points, check_time, signal_and_noise
@@ -215,7 +216,11 @@ def classifier_free_guidance(conditional: Prediction, unconditional: Prediction,
     """
     shapes(strength=(strength, ""))
     check_points(conditional=conditional.noise, unconditional=unconditional.noise)
-    return jax.tree.map(lambda given, free: given + strength * (given - free), conditional, unconditional)
+
+    def guided(given, free):
+        return given + jnp.asarray(strength, given.dtype) * (given - free)
+
+    return jax.tree.map(guided, conditional, unconditional)
 
 
 def _coefficients(name: str, estimate: Array, xt: Array, t: Array | int, schedule: Schedule) -> tuple[Array, Array]:

@@ -62,7 +62,7 @@ def posterior(x0: Array, xt: Array, t: Array | int, schedule: Schedule) -> Isotr
     check_points(x0=x0, xt=xt)
     check_time(t, schedule)
     total = schedule.one_minus_alpha_bars[t]
-    some = total > 0
+    some = total != 0
     total = jnp.where(some, total, 1.0)
     of_data = safe_sqrt(schedule.alpha_bars[t - 1]) * schedule.betas[t] / total
     of_point = safe_sqrt(schedule.alphas[t]) * schedule.one_minus_alpha_bars[t - 1] / total
@@ -105,5 +105,5 @@ def posterior_mean_from_noise(noise: Array, xt: Array, t: Array | int, schedule:
     check_points(noise=noise, xt=xt)
     check_time(t, schedule)
     std = safe_sqrt(schedule.one_minus_alpha_bars[t])
-    share = (schedule.betas[t] / jnp.where(std > 0, std, 1.0)).astype(xt.dtype)
+    share = (schedule.betas[t] / jnp.where(std != 0, std, 1.0)).astype(xt.dtype)
     return (xt - share * noise) / jnp.sqrt(at(schedule.alphas, t, xt))

@@ -135,8 +135,9 @@ def hutchinson_trace(
 
     .. math:: \operatorname{tr} A = E[v^T A v], \qquad E[v v^T] = I
 
-    For symmetric A with off-diagonal part A', the variance for one probe is 2 ||A'||_F^2 with signs and 2 ||A||_F^2
-    with normal numbers. On the sphere the radius must be sqrt(d): on that of radius 1 the mean is tr A / d.
+    For symmetric A the variance for one probe is 2 ||A||_F^2 with normal numbers. Signs take the diagonal from A in
+    this formula; the sphere takes (tr A / d) I from it, and the factor becomes 2 d / (d + 2). Its radius must be
+    sqrt(d): on the sphere of radius 1 the mean is tr A / d.
 
     Args:
         key: random key.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dltheory._checks import require, shapes
 from dltheory.diffusion._fields import ScoreFn, field, floating, is_monotone, require_positive, score_of
@@ -125,8 +126,9 @@ def exponential_integrator(sde: LinearSde, score_fn: ScoreFn, order: int = 2) ->
         \frac{dy}{d\rho} = \epsilon(x, t) = -\sigma(t) \nabla \log p_t(x)
 
     where x(t) given x(0) is N(alpha x(0), sigma^2 I). In these variables the equation has no linear part and no
-    singularity at time 0, where epsilon vanishes. Euler's method gives order 1, which is DDIM without noise and the
-    first DPM-Solver; Heun's gives order 2. For data in one point epsilon is constant, and a single step exact.
+    singularity at time 0, where epsilon vanishes if the data have a density. Euler's method gives order 1, which is
+    DDIM without noise and the first DPM-Solver; Heun's gives order 2. For data in one point epsilon is constant, and a
+    single step exact; but they have no score at time 0, which order 2 asks for in a step to there.
 
     Args:
         sde: the forward equation.
@@ -185,7 +187,7 @@ def predictor_corrector(
         predictor: the solver of the reverse equation, or of the probability flow.
         sde: the forward equation, for sigma.
         score_fn: (x [...], t []) -> gradient of log p_t at x, [...].
-        num_corrections: Langevin steps after each step of the predictor, non-negative.
+        num_corrections: Langevin steps after each step of the predictor, a whole number, non-negative.
         signal_to_noise: r, positive, shape [].
 
     Returns:
@@ -202,15 +204,16 @@ def predictor_corrector(
     >>> diffusion.predictor_corrector(predictor, sde, score_fn, num_corrections=2).num_noises
     3
     """
-    require(num_corrections >= 0, f"`num_corrections` must be non-negative, got {num_corrections}")
+    whole = isinstance(num_corrections, int | np.integer)
+    require(bool(whole and num_corrections >= 0), f"`num_corrections` must be a whole number, got {num_corrections}")
     require_positive(signal_to_noise=signal_to_noise)
 
     def step(x, time, next_time, noise):
         x = predictor.step(x, time, next_time, noise[: predictor.num_noises])
         _, std = sde.marginal_prob(jnp.ones((), x.dtype), next_time)
-        size = 2 * (jnp.asarray(signal_to_noise, x.dtype) * std) ** 2
+        root = jnp.asarray(signal_to_noise, x.dtype) * std
         for fresh in noise[predictor.num_noises :]:
-            x = x + size * score_of(score_fn, x, next_time) + jnp.sqrt(2 * size) * fresh
+            x = x + 2 * root**2 * score_of(score_fn, x, next_time) + 2 * root * fresh
         return x
 
     return Solver(step, predictor.num_noises + num_corrections, predictor.time_direction)
