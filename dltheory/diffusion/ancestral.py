@@ -187,7 +187,7 @@ def ddim_sample(
         ValueError: if `noise` is not floating-point, predictions do not have its shape, `times` is not a vector of
             whole numbers, or `eta` is not a scalar between 0 and 1.
 
-    Statement: diffusion.ancestral_sampling.  Source: Song, Meng and Ermon 2021, section 4.
+    Statement: diffusion.ancestral_sampling.  Source: Song, Meng and Ermon 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -46,7 +46,7 @@ def annealed_langevin(
     Raises:
         ValueError: if shapes are wrong, or a static setting is not positive.
 
-    Statement: score.annealed_langevin, score.low_density.  Source: Song and Ermon 2019, algorithm 1.
+    Statement: score.annealed_langevin, score.low_density.  Source: Song and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

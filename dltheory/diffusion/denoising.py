@@ -40,7 +40,7 @@ def denoising_score_matching_loss(key: PRNGKey, score_fn: FieldFn, x: Array, sig
     Raises:
         ValueError: if `x` has no samples or is not floating-point, or the score does not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Vincent 2011, section 4.2.
+    Statement: score.noise_conditional.  Source: Vincent 2011.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -86,7 +86,7 @@ def noise_conditional_loss(
         ValueError: if `x` has no samples or is not floating-point, `weights` does not fit `sigmas`, or the score does
             not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Song and Ermon 2019, equations 5 and 6.
+    Statement: score.noise_conditional.  Source: Song and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -144,8 +144,8 @@ def continuous_score_matching_loss(
         ValueError: if `x` has no samples or is not floating-point, a static `min_time` is not between 0 and the
             horizon, or the score does not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Song et al. 2021, equation 7; Song, Durkan, Murray and Ermon 2021,
-    theorem 1 (the likelihood weighting).
+    Statement: score.noise_conditional.  Source: Song et al. 2021; Song, Durkan, Murray and Ermon 2021 (the likelihood
+    weighting).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -187,7 +187,7 @@ def tweedie_mean(x: Array, score: Array, std: Scalar, scale: Scalar = 1.0) -> Ar
     Raises:
         ValueError: if the shapes of `x` and `score` differ or `x` is not floating-point.
 
-    Statement: score.noise_conditional.  Source: Efron 2011, equation 1.4; Robbins 1956.
+    Statement: score.noise_conditional.  Source: Efron 2011; Robbins 1956.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -73,7 +73,7 @@ def transport(
         ValueError: if `ode` has noise, `x` is not floating-point or its shape is not kept, or a static setting is not
             positive.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, section 4.3; Tsitouras 2011 (the solver).
+    Statement: sde.reverse.  Source: Song et al. 2021; Tsitouras 2011 (the solver).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -128,7 +128,7 @@ def flow_log_likelihood(
         ValueError: if `x` is not floating-point, the score does not keep its shape, or a static setting is out of its
             range.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, equation 39; Chen et al. 2018, theorem 1.
+    Statement: sde.reverse.  Source: Song et al. 2021; Chen et al. 2018.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -175,7 +175,7 @@ def flow_log_likelihood_hutchinson(
     Raises:
         ValueError: as `flow_log_likelihood`, and if a setting of the probes is out of its range.
 
-    Statement: sde.reverse, score.sliced.  Source: Grathwohl et al. 2019, section 3.1; Song et al. 2021, equation 40.
+    Statement: sde.reverse, score.sliced.  Source: Grathwohl et al. 2019; Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -31,7 +31,7 @@ def forward_step(key: PRNGKey, x: Array, t: Array | int, schedule: Schedule) -> 
     Raises:
         ValueError: if `x` is not floating-point, `t` not a whole number, or a static `t` out of range.
 
-    Statement: diffusion.forward_step.  Source: Sohl-Dickstein et al. 2015, table 1; Ho et al. 2020, equation 2.
+    Statement: diffusion.forward_step.  Source: Sohl-Dickstein et al. 2015; Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -59,7 +59,7 @@ def forward_path(key: PRNGKey, x0: Array, schedule: Schedule) -> Array:
     Raises:
         ValueError: if `x0` is not floating-point.
 
-    Statement: diffusion.forward_step.  Source: Ho et al. 2020, equation 2.
+    Statement: diffusion.forward_step.  Source: Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

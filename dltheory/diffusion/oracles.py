@@ -64,7 +64,7 @@ def mixture_reverse_kernel(mixture: GaussianMixture, xt: Array, t: Array | int, 
         ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
 
     Statement: diffusion.reverse_bayes, diffusion.reverse_gaussianity.
-    Source: Sohl-Dickstein et al. 2015, section 2.2; Ho et al. 2020, section 2.
+    Source: Sohl-Dickstein et al. 2015; Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -100,7 +100,7 @@ def mixture_prediction(mixture: GaussianMixture, xt: Array, t: Array | int, sche
     Raises:
         ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
 
-    A helper.  Source: Vincent 2011, section 4; Efron 2011 (Tweedie's formula).
+    A helper.  Source: Vincent 2011; Efron 2011 (Tweedie's formula).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -148,7 +148,7 @@ def excess_loss(
         ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes (that of the prediction
             included) disagree.
 
-    Statement: diffusion.loss_simple.  Source: Vincent 2011, section 4.
+    Statement: diffusion.loss_simple.  Source: Vincent 2011.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

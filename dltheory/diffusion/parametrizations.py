@@ -70,7 +70,7 @@ def prediction_from_noise(noise: Array, xt: Array, t: Array | int, schedule: Sch
         ValueError: if `noise` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    Statement: diffusion.mu_parametrization.  Source: Ho et al. 2020, section 3.2.
+    Statement: diffusion.mu_parametrization.  Source: Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -104,7 +104,7 @@ def prediction_from_data(data: Array, xt: Array, t: Array | int, schedule: Sched
         ValueError: if `data` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a static
             `t` is out of range.
 
-    A helper.  Source: Salimans and Ho 2022, section 4.
+    A helper.  Source: Salimans and Ho 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -139,7 +139,7 @@ def prediction_from_velocity(velocity: Array, xt: Array, t: Array | int, schedul
         ValueError: if `velocity` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    A helper.  Source: Salimans and Ho 2022, section 4 and appendix D.
+    A helper.  Source: Salimans and Ho 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -173,7 +173,7 @@ def prediction_from_score(score: Array, xt: Array, t: Array | int, schedule: Sch
         ValueError: if `score` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    A helper.  Source: Song et al. 2021, section 3.1 and appendix G; Efron 2011 (Tweedie's formula).
+    A helper.  Source: Song et al. 2021; Efron 2011 (Tweedie's formula).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -206,7 +206,7 @@ def classifier_free_guidance(conditional: Prediction, unconditional: Prediction,
     Raises:
         ValueError: if the predictions differ in shape or `strength` is not a scalar.
 
-    A helper.  Source: Ho and Salimans 2022, equation 6.
+    A helper.  Source: Ho and Salimans 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -93,7 +93,8 @@ def posterior_mean_from_noise(noise: Array, xt: Array, t: Array | int, schedule:
         ValueError: if `noise` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    Statement: diffusion.ddpm_posterior_mean, diffusion.mu_parametrization.  Source: Ho et al. 2020, equations 7 and 11.
+    Statement: diffusion.ddpm_posterior_mean, diffusion.mu_parametrization.  Source: Ho et al. 2020, equations 7 and
+    11.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

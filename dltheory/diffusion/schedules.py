@@ -100,7 +100,7 @@ def schedule_from_log_snr(log_snr: Array) -> Schedule:
     Raises:
         ValueError: if `log_snr` is not a vector.
 
-    Statement: diffusion.scheduler.  Source: Kingma et al. 2021, section 3.
+    Statement: diffusion.scheduler.  Source: Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -133,7 +133,7 @@ def linear_schedule(num_steps: int, beta_min: Scalar = 0.1, beta_max: Scalar = 2
     Raises:
         ValueError: if `num_steps` is not positive, `beta_min` or `beta_max` is not a scalar, or beta_T would pass 1.
 
-    Statement: diffusion.scheduler.  Source: Ho et al. 2020, section 4.
+    Statement: diffusion.scheduler.  Source: Ho et al. 2020.
 
     >>> from dltheory import diffusion
     >>> schedule = diffusion.linear_schedule(1000)
@@ -170,7 +170,7 @@ def cosine_schedule(num_steps: int, offset: Scalar = 0.008, max_beta: Scalar = 0
         ValueError: if `num_steps` is not positive, `offset` or `max_beta` is not a scalar, or a static one is out of
             its range.
 
-    Statement: diffusion.scheduler.  Source: Nichol and Dhariwal 2021, section 3.2.
+    Statement: diffusion.scheduler.  Source: Nichol and Dhariwal 2021.
 
     >>> from dltheory import diffusion
     >>> [round(float(share), 3) for share in diffusion.cosine_schedule(4).alpha_bars]
@@ -214,7 +214,7 @@ def sigmoid_schedule(
         ValueError: if `num_steps` is not positive, another setting is not a scalar, or a static one is out of its
             range.
 
-    Statement: diffusion.scheduler.  Source: Jabri et al. 2022, appendix; Chen 2023, section 2.2.
+    Statement: diffusion.scheduler.  Source: Jabri et al. 2022; Chen 2023.
 
     >>> from dltheory import diffusion
     >>> [round(float(share), 3) for share in diffusion.sigmoid_schedule(4).alpha_bars]
@@ -253,7 +253,7 @@ def respaced(schedule: Schedule, times: Array) -> Schedule:
     Raises:
         ValueError: if `times` is not a vector of whole numbers.
 
-    A helper.  Source: Nichol and Dhariwal 2021, section 4.
+    A helper.  Source: Nichol and Dhariwal 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -286,7 +286,7 @@ def signal_to_noise(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    A helper.  Source: Kingma et al. 2021, equation 4.
+    A helper.  Source: Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -313,7 +313,7 @@ def check_schedule(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    Statement: diffusion.scheduler.  Source: Ho et al. 2020, section 2; Kingma et al. 2021, section 3.
+    Statement: diffusion.scheduler.  Source: Ho et al. 2020; Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

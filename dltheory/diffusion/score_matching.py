@@ -42,7 +42,7 @@ def score(log_density_fn: LogDensityFn, x: Array) -> Array:
     Raises:
         ValueError: if `x` is not floating-point or `log_density_fn` does not return a scalar.
 
-    Statement: score.definition.  Source: Hyvärinen 2005, section 2.
+    Statement: score.definition.  Source: Hyvärinen 2005.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -74,7 +74,7 @@ def fisher_divergence(score_fn: FieldFn, model_score_fn: FieldFn, x: Array) -> A
     Raises:
         ValueError: if `x` has no samples or is not floating-point, or a score does not keep the shape of a sample.
 
-    Statement: score.fisher_divergence, score.low_density.  Source: Hyvärinen 2005, equation 2.
+    Statement: score.fisher_divergence, score.low_density.  Source: Hyvärinen 2005.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -152,7 +152,7 @@ def hutchinson_trace(
     Raises:
         ValueError: if a setting is out of its range, or the field does not keep the shape of x.
 
-    Statement: score.sliced.  Source: Hutchinson 1990, proposition 1.
+    Statement: score.sliced.  Source: Hutchinson 1990.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -195,7 +195,7 @@ def sliced_score_matching_loss(
         ValueError: if `x` has no samples or is not floating-point, a setting is out of its range, or the score does not
             keep the shape of a sample.
 
-    Statement: score.sliced.  Source: Song, Garg, Shi and Ermon 2019, equations 7 and 8.
+    Statement: score.sliced.  Source: Song, Garg, Shi and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -247,7 +247,7 @@ def error_profile(
     Raises:
         ValueError: if shapes disagree or a score does not keep the shape of a point.
 
-    Statement: score.low_density.  Source: Song and Ermon 2019, section 3.2.
+    Statement: score.low_density.  Source: Song and Ermon 2019.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

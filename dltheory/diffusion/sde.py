@@ -79,7 +79,7 @@ def vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equation 11 and appendices B and C.
+    Statement: sde.forward.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -116,7 +116,7 @@ def sub_vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equation 12 and appendix B.
+    Statement: sde.forward.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -155,7 +155,7 @@ def ve_sde(sigma_min: Scalar = 0.01, sigma_max: Scalar = 50.0) -> LinearSde:
     Raises:
         ValueError: if static settings are not positive and increasing.
 
-    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021, equation 9 and appendices B and C.
+    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -209,7 +209,7 @@ def linear_sde(
     Raises:
         ValueError: if a static setting is not positive, or a coefficient does not return a scalar.
 
-    Statement: sde.forward.  Source: Arnold 1974, section 8.5; Särkkä and Solin 2019, section 6.1.
+    Statement: sde.forward.  Source: Arnold 1974; Särkkä and Solin 2019.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -57,7 +57,7 @@ def euler_maruyama(sde: Sde | LinearSde) -> Solver:
     Returns:
         The solver; a step takes one evaluation of the drift.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 10.2 and theorem 14.1.5.
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -92,8 +92,8 @@ def heun(sde: Sde | LinearSde) -> Solver:
     Returns:
         The solver; a step takes two evaluations of the drift.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 15.1; Karras et al. 2022, algorithm 1
-    (without noise).
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992; Karras et al. 2022, algorithm 1 (without
+    noise).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -141,7 +141,7 @@ def exponential_integrator(sde: LinearSde, score_fn: ScoreFn, order: int = 2) ->
     Raises:
         ValueError: if `order` is neither 1 nor 2.
 
-    Statement: sde.reverse.  Source: Song, Meng and Ermon 2021, equation 14; Lu et al. 2022; Zhang and Chen 2023.
+    Statement: sde.reverse.  Source: Song, Meng and Ermon 2021; Lu et al. 2022; Zhang and Chen 2023.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -196,7 +196,7 @@ def predictor_corrector(
     Raises:
         ValueError: if a static setting is out of its range.
 
-    Statement: score.annealed_langevin, sde.reverse.  Source: Song et al. 2021, algorithms 2 to 5.
+    Statement: score.annealed_langevin, sde.reverse.  Source: Song et al. 2021.
 
     >>> from dltheory import diffusion
     >>> sde, score_fn = diffusion.vp_sde(), lambda x, t: -x
@@ -235,7 +235,7 @@ def solve(key: PRNGKey | None, solver: Solver, x: Array, times: Array) -> Array:
         ValueError: if `x` is not floating-point, `times` is not a vector of at least two, the drift or the score does
             not keep the shape of x, or there is noise but no key.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 10.2; Song et al. 2021, section 4.1.
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992; Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -292,7 +292,7 @@ def sample_reverse(
     Raises:
         ValueError: if `times` is not a floating-point vector of at least two, or the score does not keep the shape.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, section 4.1.
+    Statement: sde.reverse.  Source: Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -178,7 +178,7 @@ def discretized_gaussian_log_likelihood(x: Array, mean: Array, std: Scalar, num_
         ValueError: if `x` and `mean` differ in shape or are not floating-point, `std` is not a scalar, or `num_bins`
             is less than 2.
 
-    Statement: diffusion.l0_term.  Source: Ho et al. 2020, equation 13.
+    Statement: diffusion.l0_term.  Source: Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -303,7 +303,7 @@ def vlb_weights(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    Statement: diffusion.loss_reparametrized.  Source: Ho et al. 2020, equation 12; Kingma et al. 2021, equation 13.
+    Statement: diffusion.loss_reparametrized.  Source: Ho et al. 2020, equation 12; Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
