@@ -52,7 +52,9 @@ _FUNCTIONS = {"x^2": np.square, "cos 2x": lambda x: np.cos(2 * x)}
 def _interpolated(values, x):
     """Splines of degree five through values [grid, functions], at x [...]: by the recursion of Cox and de Boor."""
     knots, degree = jnp.asarray(_SPLINES.t), 5
-    at = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, degree, len(_GRID) - 1)
+    # Interior knots are the points of the grid from the fourth on (not-a-knot), after six at its left end.
+    cell = jnp.floor((x - _GRID[0]) / (_GRID[1] - _GRID[0])).astype(int)
+    at = jnp.clip(cell + 3, degree, len(_GRID) - 1)
     basis = [jnp.ones_like(x)]
     for order in range(1, degree + 1):
         left = [x - knots[at + 1 - order + r] for r in range(order)]
