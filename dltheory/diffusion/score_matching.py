@@ -204,15 +204,16 @@ def sliced_score_matching_loss(
     0.0
     """
     x = samples(x)
+    require(num_projections >= 1, f"`num_projections` must be positive, got {num_projections}")
+    directions = probes(key, x[0], len(x) * num_projections, distribution)
 
-    def loss(key, x):
-        vectors = probes(key, x, num_projections, distribution, name="num_projections")
+    def loss(vectors, x):
         value, estimates = probed_trace(lambda x: field(score_fn, x), x, vectors)
         projections = vectors.reshape(num_projections, -1) @ value.ravel()
         norm = jnp.sum(value**2) if exact_norm else jnp.mean(projections**2)
         return norm + 2 * jnp.mean(estimates)
 
-    return jnp.mean(jax.vmap(loss)(jax.random.split(key, len(x)), x))
+    return jnp.mean(jax.vmap(loss)(directions.reshape(len(x), num_projections, *x.shape[1:]), x))
 
 
 class ErrorProfile(NamedTuple):
