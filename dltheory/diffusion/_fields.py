@@ -70,9 +70,9 @@ def trace(function: FieldFn, x: Array) -> tuple[Array, Array]:
     return value, jnp.sum(jax.vmap(push)(basis) * basis)
 
 
-def probes(key: PRNGKey, x: Array, num_probes: int, distribution: str, name: str = "num_probes") -> Array:
+def probes(key: PRNGKey, x: Array, num_probes: int, distribution: str) -> Array:
     """Random vectors [m, ...] of the shape of x with E[v v^T] = I."""
-    require(num_probes >= 1, f"`{name}` must be positive, got {num_probes}")
+    require(num_probes >= 1, f"`num_probes` must be positive, got {num_probes}")
     shape = (num_probes, *x.shape)
     if distribution == "rademacher":
         return jax.random.rademacher(key, shape, x.dtype)

@@ -20,14 +20,14 @@ def at(values: Array, t: Any, like: Array) -> Array:
 
 
 def safe_sqrt(x: Array) -> Array:
-    """Square root whose derivative at 0, where it is infinite, counts as 0.
+    """Square root whose derivative at 0, where it is infinite, counts as 0; NaN stays NaN.
 
     >>> import jax
     >>> jax.grad(safe_sqrt)(0.0)
     Array(0., dtype=float32, weak_type=True)
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    none = x <= 0
+    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, x)))
 
 
 def signal_and_noise(t: Any, schedule: Any, like: Array) -> tuple[Array, Array]:
@@ -43,6 +43,7 @@ def check_points(**points: Array) -> None:
     first = next(iter(points))
     for name, array in points.items():
         shapes(**{name: (array, "...")})
+        require(hasattr(array, "dtype"), f"`{name}` must be a floating-point array, got {type(array).__name__}")
         real = jnp.issubdtype(jnp.result_type(array), jnp.floating)
         require(real, f"`{name}` must be floating-point, got {jnp.result_type(array)}")
         wanted, got = jnp.shape(points[first]), jnp.shape(array)

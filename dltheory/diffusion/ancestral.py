@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory.diffusion._predictions import conform, predicted
 from dltheory.diffusion._steps import at, check_points, check_time, check_values, safe_sqrt, signal_and_noise
 from dltheory.diffusion.parametrizations import PredictFn, Prediction
 from dltheory.diffusion.posterior import posterior
@@ -35,7 +36,7 @@ def ancestral_step(
 
     Args:
         key: random key.
-        prediction: what the model predicts of `xt`; only its data are used.
+        prediction: what the model predicts of `xt`, in its shape; only its data are used.
         xt: x_t, any shape.
         t: the time, between 1 and T, shape [].
         schedule: the noise schedule, T steps.
@@ -58,8 +59,9 @@ def ancestral_step(
     >>> diffusion.ancestral_step(jax.random.key(0), prediction, jnp.ones(1), 1, schedule)
     Array([0.], dtype=float32)
     """
+    check_points(xt=xt)
     variances = check_values(schedule, variances, "variances", lambda schedule: schedule.posterior_variances)
-    mean = posterior(prediction.data, xt, t, schedule).mean
+    mean = posterior(conform(prediction, xt).data, xt, t, schedule).mean
     variance = jnp.where(t > 1, at(variances, t, xt), 0.0)
     return mean + safe_sqrt(variance) * jax.random.normal(key, xt.shape, xt.dtype)
 
@@ -104,7 +106,7 @@ def ancestral_sample(
     variances = check_values(schedule, variances, "variances", lambda schedule: schedule.posterior_variances)
 
     def step(key, xt, t):
-        return ancestral_step(key, predict_fn(xt, t), xt, t, schedule, variances)
+        return ancestral_step(key, predicted(predict_fn, xt, t), xt, t, schedule, variances)
 
     return _descend(key, step, noise, schedule)
 
@@ -145,16 +147,17 @@ def ddim_step(
     >>> diffusion.ddim_step(jax.random.key(0), prediction, jnp.ones(1), 2, schedule)  # 0.8 + 0.6
     Array([1.4], dtype=float32)
     """
-    check_points(data=prediction.data, noise=prediction.noise, xt=xt)
+    check_points(xt=xt)
+    prediction = conform(prediction, xt)
     check_time(t, schedule)
     shapes(eta=(eta, ""))
     require((eta >= 0) & (eta <= 1), "`eta` must lie between 0 and 1")
     signal, std = signal_and_noise(t - 1, schedule, xt)
     total = schedule.one_minus_alpha_bars[t]
     # 1 - beta-tilde_t / (1 - alpha-bar_{t-1}) = alpha_t (1 - alpha-bar_{t-1}) / (1 - alpha-bar_t)
-    kept = schedule.alphas[t] * schedule.one_minus_alpha_bars[t - 1] / jnp.where(total > 0, total, 1.0)
+    kept = schedule.alphas[t] * schedule.one_minus_alpha_bars[t - 1] / jnp.where(total != 0, total, 1.0)
     kept = safe_sqrt(1 - eta**2 + eta**2 * kept).astype(xt.dtype)
-    fresh = eta * safe_sqrt(at(schedule.posterior_variances, t, xt))
+    fresh = (eta * safe_sqrt(schedule.posterior_variances[t])).astype(xt.dtype)
     z = jax.random.normal(key, xt.shape, xt.dtype)
     return signal * prediction.data + std * kept * prediction.noise + fresh * z
 
@@ -174,17 +177,17 @@ def ddim_sample(
         predict_fn: the model, (x_t, t) -> `Prediction`, with t a time of `schedule`.
         noise: x_T, drawn from N(0, I), any shape.
         schedule: the noise schedule that the model was trained with, T steps.
-        times: the times to evaluate the model at, increasing and at most T, shape [m]; all by default.
+        times: the times to evaluate the model at, increasing whole numbers between 1 and T, shape [m]; all by default.
         eta: 0 for a deterministic map from noise to data, 1 for ancestral sampling, shape [].
 
     Returns:
-        x_0, like `noise`.
+        x_0, like `noise`; NaN if the times are not as they must be.
 
     Raises:
-        ValueError: if `noise` is not floating-point, predictions do not have its shape, `times` is not a vector, or
-            `eta` is not a scalar between 0 and 1.
+        ValueError: if `noise` is not floating-point, predictions do not have its shape, `times` is not a vector of
+            whole numbers, or `eta` is not a scalar between 0 and 1.
 
-    Statement: diffusion.ancestral_sampling.  Source: Song, Meng and Ermon 2021, section 4.
+    Statement: diffusion.ancestral_sampling.  Source: Song, Meng and Ermon 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -198,11 +201,11 @@ def ddim_sample(
     check_points(noise=noise)
     if times is None:
         times = jnp.arange(1, len(schedule.betas))
-    shapes(times=(times, "m"))
     chosen = respaced(schedule, times)
+    times = jnp.asarray(times)
 
     def step(key, xt, i):
-        return ddim_step(key, predict_fn(xt, times[i - 1]), xt, i, chosen, eta)
+        return ddim_step(key, predicted(predict_fn, xt, times[i - 1]), xt, i, chosen, eta)
 
     return _descend(key, step, noise, chosen)
 

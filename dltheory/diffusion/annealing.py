@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dltheory._checks import require, shapes
 from dltheory.diffusion._fields import ScoreFn, floating, require_positive, score_of
@@ -36,7 +37,7 @@ def annealed_langevin(
         score_fn: (x [...], sigma []) -> gradient of log p_sigma at x, [...].
         x: the sample to start from, or a batch if the score takes one; of the spread of sigma_1, shape [...].
         sigmas: noise levels, positive and falling, shape [l].
-        steps_per_level: positive.
+        steps_per_level: a whole number, positive.
         step_size: eta, positive and well below 1, shape [].
 
     Returns:
@@ -45,7 +46,7 @@ def annealed_langevin(
     Raises:
         ValueError: if shapes are wrong, or a static setting is not positive.
 
-    Statement: score.annealed_langevin, score.low_density.  Source: Song and Ermon 2019, algorithm 1.
+    Statement: score.annealed_langevin, score.low_density.  Source: Song and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -58,7 +59,9 @@ def annealed_langevin(
     """
     x = floating(x)
     shapes(sigmas=(sigmas, "l"))
-    require(steps_per_level >= 1, f"`steps_per_level` must be positive, got {steps_per_level}")
+    whole = isinstance(steps_per_level, int | np.integer)
+    positive = bool(whole and steps_per_level >= 1)
+    require(positive, f"`steps_per_level` must be a positive integer, got {steps_per_level}")
     require_positive(step_size=step_size)
     require(jnp.all(sigmas > 0), "`sigmas` must be positive")
 

@@ -40,7 +40,7 @@ def denoising_score_matching_loss(key: PRNGKey, score_fn: FieldFn, x: Array, sig
     Raises:
         ValueError: if `x` has no samples or is not floating-point, or the score does not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Vincent 2011, section 4.2.
+    Statement: score.noise_conditional.  Source: Vincent 2011.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -86,7 +86,7 @@ def noise_conditional_loss(
         ValueError: if `x` has no samples or is not floating-point, `weights` does not fit `sigmas`, or the score does
             not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Song and Ermon 2019, equations 5 and 6.
+    Statement: score.noise_conditional.  Source: Song and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -125,8 +125,9 @@ def continuous_score_matching_loss(
     .. math:: E\, \lambda(t) \Big\| s(x(t), t) + \frac{\xi}{\sigma(t)} \Big\|^2, \quad
         x(t) = \alpha(t) x + \sigma(t) \xi, \quad t \sim U[t_{\min}, T], \quad \lambda = \sigma^2
 
-    With the likelihood weighting lambda = g^2, half of it times T bounds the divergence of the model from the data, up
-    to a constant and the divergence of the prior.
+    Times are drawn in single precision at least, whatever that of x. With the likelihood weighting lambda = g^2, half
+    of the loss times T bounds the divergence of the model from the data, up to a constant and the divergence of the
+    prior.
 
     Args:
         key: random key.
@@ -140,11 +141,11 @@ def continuous_score_matching_loss(
         The loss, shape [].
 
     Raises:
-        ValueError: if `x` has no samples or is not floating-point, a static `min_time` is not positive, or the score
-            does not keep the shape of a sample.
+        ValueError: if `x` has no samples or is not floating-point, a static `min_time` is not between 0 and the
+            horizon, or the score does not keep the shape of a sample.
 
-    Statement: score.noise_conditional.  Source: Song et al. 2021, equation 7; Song, Durkan, Murray and Ermon 2021,
-    theorem 1 (the likelihood weighting).
+    Statement: score.noise_conditional.  Source: Song et al. 2021; Song, Durkan, Murray and Ermon 2021 (the likelihood
+    weighting).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -156,8 +157,10 @@ def continuous_score_matching_loss(
     x = samples(x)
     require_positive(min_time=min_time)
     key_time, key_noise = jax.random.split(key)
-    uniform = jax.random.uniform(key_time, (len(x),), x.dtype)
-    times = (min_time + (sde.horizon - min_time) * uniform).astype(x.dtype)
+    require(min_time < sde.horizon, "`min_time` must be below the horizon")
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    uniform = jax.random.uniform(key_time, (len(x),), dtype)
+    times = (min_time + (sde.horizon - min_time) * uniform).astype(dtype)
 
     def loss(time, x, noise):
         mean, std = sde.marginal_prob(x, time)
@@ -184,7 +187,7 @@ def tweedie_mean(x: Array, score: Array, std: Scalar, scale: Scalar = 1.0) -> Ar
     Raises:
         ValueError: if the shapes of `x` and `score` differ or `x` is not floating-point.
 
-    Statement: score.noise_conditional.  Source: Efron 2011, equation 1.4; Robbins 1956.
+    Statement: score.noise_conditional.  Source: Efron 2011; Robbins 1956.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -22,7 +22,7 @@ class Transport(NamedTuple):
 
     Attributes:
         x: the solution at the end, shape [...].
-        converged: whether the solver got there within its step budget, shape []; if not, x is infinite.
+        converged: whether the solver got there within its step budget, shape []; if not, x is where it had got to.
     """
 
     x: Array
@@ -33,9 +33,9 @@ class FlowLogLikelihood(NamedTuple):
     """A likelihood by the probability flow.
 
     Attributes:
-        log_likelihood: log density of the model at the sample, in nats, shape [].
+        log_likelihood: log density of the model at the sample, in nats, shape []; NaN if not `converged`.
         latent: the code of the sample at the horizon, shape [...].
-        converged: whether the solver got there within its step budget, shape [].
+        converged: whether the solver got there within its step budget, shape []; if not, the code is where it had got.
     """
 
     log_likelihood: Array
@@ -57,7 +57,7 @@ def transport(
     .. math:: x(t_1) = x(t_0) + \int_{t_0}^{t_1} f(x(t), t)\, dt
 
     For the `probability_flow` it is a bijection between noise and data. Solved by diffrax with an adaptive
-    explicit Runge-Kutta method of order five (Tsitouras).
+    explicit Runge-Kutta method of order five (Tsitouras), in single precision at least.
 
     Args:
         ode: the equation, without noise.
@@ -73,7 +73,7 @@ def transport(
         ValueError: if `ode` has noise, `x` is not floating-point or its shape is not kept, or a static setting is not
             positive.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, section 4.3; Tsitouras 2011 (the solver).
+    Statement: sde.reverse.  Source: Song et al. 2021; Tsitouras 2011 (the solver).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -83,6 +83,7 @@ def transport(
     """
     require(ode.diffusion is None, "`ode` must have no noise: its `diffusion` must be None")
     x = floating(x)
+    dtype, x = x.dtype, _at_least_single(x)
 
     def velocity(t, x):
         return field(ode.drift, x, t, name="drift")
@@ -91,7 +92,7 @@ def transport(
     ordered = jnp.asarray(ode.time_direction * (stop - start) >= 0)
     require(ordered, "`stop` must be after `start` in the equation's time")
     end, converged = _solve(velocity, x, start, stop, rtol, atol, max_steps)
-    return Transport(jnp.where(ordered, end, jnp.nan), ordered & converged)
+    return Transport(jnp.where(ordered, end, jnp.nan).astype(dtype), ordered & converged)
 
 
 def flow_log_likelihood(
@@ -115,18 +116,19 @@ def flow_log_likelihood(
         sde: the forward equation.
         score_fn: (x [...], t []) -> gradient of log p_t at x, [...].
         x: the sample, shape [...].
-        min_time: where the flow starts, non-negative: above zero for a network, which knows no score without noise.
+        min_time: where the flow starts, non-negative and below the horizon: above zero for a network, which knows no
+            score without noise. The result is the density at that time.
         rtol, atol: relative and absolute tolerance of one step, positive.
         max_steps: of the solver, positive.
 
     Returns:
-        The log density, the code of the sample, and whether the solver reached the horizon.
+        The log density, NaN if the solver did not reach the horizon, the code of the sample, and whether it did.
 
     Raises:
         ValueError: if `x` is not floating-point, the score does not keep its shape, or a static setting is out of its
             range.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, equation 39; Chen et al. 2018, theorem 1.
+    Statement: sde.reverse.  Source: Song et al. 2021; Chen et al. 2018.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -163,17 +165,17 @@ def flow_log_likelihood_hutchinson(
         x: the sample, shape [...].
         num_probes: m, positive.
         distribution: of the probes: "rademacher", "gaussian" or "sphere" (of radius sqrt(d)).
-        min_time: where the flow starts, non-negative.
+        min_time: where the flow starts, non-negative and below the horizon.
         rtol, atol: relative and absolute tolerance of one step, positive.
         max_steps: of the solver, positive.
 
     Returns:
-        The estimate, the code of the sample, and whether the solver reached the horizon.
+        The estimate, NaN if the solver did not reach the horizon, the code of the sample, and whether it did.
 
     Raises:
         ValueError: as `flow_log_likelihood`, and if a setting of the probes is out of its range.
 
-    Statement: sde.reverse, score.sliced.  Source: Grathwohl et al. 2019, section 3.1; Song et al. 2021, equation 40.
+    Statement: sde.reverse, score.sliced.  Source: Grathwohl et al. 2019; Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -183,7 +185,7 @@ def flow_log_likelihood_hutchinson(
     -1.8379
     """
     x = floating(x)
-    vectors = probes(key, x, num_probes, distribution)
+    vectors = _at_least_single(probes(key, x, num_probes, distribution))
 
     def estimated(function, x):
         value, estimates = probed_trace(function, x, vectors)
@@ -203,14 +205,24 @@ def _log_likelihood(
     max_steps: int,
 ) -> FlowLogLikelihood:
     shapes(min_time=(min_time, ""))
+    inside = (min_time >= 0) & (min_time < sde.horizon)
+    require(inside, "`min_time` must lie between 0 and the horizon")
     flow = probability_flow(sde, score_fn)
+    dtype, x = x.dtype, _at_least_single(x)
 
     def velocity(t, state):
         return trace_fn(lambda x: flow.drift(x, t), state[0])
 
     start = (x, jnp.zeros((), x.dtype))
     (latent, expansion), converged = _solve(velocity, start, min_time, sde.horizon, rtol, atol, max_steps)
-    return FlowLogLikelihood(sde.prior_logp(latent) + expansion, latent, converged)
+    converged = inside & converged
+    log_likelihood = jnp.where(converged, sde.prior_logp(latent) + expansion, jnp.nan)
+    return FlowLogLikelihood(log_likelihood.astype(dtype), latent.astype(dtype), converged)
+
+
+def _at_least_single(x: Array) -> Array:
+    """Half precision takes no step that an adaptive solver would accept."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _solve(

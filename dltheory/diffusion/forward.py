@@ -31,7 +31,7 @@ def forward_step(key: PRNGKey, x: Array, t: Array | int, schedule: Schedule) -> 
     Raises:
         ValueError: if `x` is not floating-point, `t` not a whole number, or a static `t` out of range.
 
-    Statement: diffusion.forward_step.  Source: Sohl-Dickstein et al. 2015, table 1; Ho et al. 2020, equation 2.
+    Statement: diffusion.forward_step.  Source: Sohl-Dickstein et al. 2015; Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -59,7 +59,7 @@ def forward_path(key: PRNGKey, x0: Array, schedule: Schedule) -> Array:
     Raises:
         ValueError: if `x0` is not floating-point.
 
-    Statement: diffusion.forward_step.  Source: Ho et al. 2020, equation 2.
+    Statement: diffusion.forward_step.  Source: Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -156,6 +156,6 @@ def _excess(alpha_bar: Array, noise: Array) -> Array:
     series = jnp.zeros_like(a)
     for power in range(14, 1, -1):
         series = (series * a) + 1 / power
-    some = noise > 0
+    some = noise != 0
     direct = -alpha_bar - jnp.where(some, jnp.log(jnp.where(some, noise, 1.0)), -jnp.inf)
     return jnp.where(small, series * a**2, direct)

@@ -207,6 +207,7 @@ def diffused(mixture: GaussianMixture, scale: Scalar, std: Scalar) -> GaussianMi
     """
     _check(mixture)
     _check_noise(scale, std)
+    scale, std = (jnp.asarray(factor, jnp.result_type(mixture.means)) for factor in (scale, std))
     return mixture._replace(means=scale * mixture.means, variances=scale**2 * mixture.variances + std**2)
 
 
@@ -239,6 +240,7 @@ def mixture_posterior(mixture: GaussianMixture, x: Array, scale: Scalar, std: Sc
     """
     _check(mixture, x)
     noisy = diffused(mixture, scale, std)
+    scale, std = (jnp.asarray(factor, jnp.result_type(mixture.means)) for factor in (scale, std))
     shrink = mixture.variances / noisy.variances
     return GaussianMixture(
         log_weights=jax.nn.log_softmax(_log_ratios(noisy, x)[1]),

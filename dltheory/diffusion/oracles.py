@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dltheory._checks import shapes
+from dltheory.diffusion._predictions import conform, predicted
 from dltheory.diffusion._steps import at, check_points, check_time, safe_sqrt, signal_and_noise
 from dltheory.diffusion.mixtures import GaussianMixture, diffused, mixture_posterior, mixture_sample
 from dltheory.diffusion.parametrizations import PredictFn, Prediction
@@ -63,7 +64,7 @@ def mixture_reverse_kernel(mixture: GaussianMixture, xt: Array, t: Array | int, 
         ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
 
     Statement: diffusion.reverse_bayes, diffusion.reverse_gaussianity.
-    Source: Sohl-Dickstein et al. 2015, section 2.2; Ho et al. 2020, section 2.
+    Source: Sohl-Dickstein et al. 2015; Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -99,7 +100,7 @@ def mixture_prediction(mixture: GaussianMixture, xt: Array, t: Array | int, sche
     Raises:
         ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
 
-    A helper.  Source: Vincent 2011, section 4; Efron 2011 (Tweedie's formula).
+    A helper.  Source: Vincent 2011; Efron 2011 (Tweedie's formula).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -116,7 +117,8 @@ def mixture_prediction(mixture: GaussianMixture, xt: Array, t: Array | int, sche
     weights = jnp.exp(clean.log_weights)
     data, score = weights @ clean.means, weights @ ((noisy.means - xt[None, :]) / noisy.variances)
     noise = -std * score
-    return Prediction(data=data, noise=noise, velocity=a * noise - std * data, score=score)
+    parts = Prediction(data=data, noise=noise, velocity=a * noise - std * data, score=score)
+    return conform(parts, xt)
 
 
 def excess_loss(
@@ -143,9 +145,10 @@ def excess_loss(
         The excess for one sample of x_t, shape [].
 
     Raises:
-        ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes disagree.
+        ValueError: if `t` is not a whole number, a static `t` is out of range, or shapes (that of the prediction
+            included) disagree.
 
-    Statement: diffusion.loss_simple.  Source: Vincent 2011, section 4.
+    Statement: diffusion.loss_simple.  Source: Vincent 2011.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -158,4 +161,4 @@ def excess_loss(
     check_time(t, schedule)
     xt = mixture_sample(key, mixture_marginal(mixture, t, schedule))
     best = mixture_prediction(mixture, xt, t, schedule)
-    return jnp.sum((predict_fn(xt, jnp.asarray(t)).noise - best.noise) ** 2)
+    return jnp.sum((predicted(predict_fn, xt, jnp.asarray(t)).noise - best.noise) ** 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dltheory._checks import shapes
 from dltheory.diffusion._steps import check_points, check_time, signal_and_noise
@@ -69,7 +70,7 @@ def prediction_from_noise(noise: Array, xt: Array, t: Array | int, schedule: Sch
         ValueError: if `noise` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    Statement: diffusion.mu_parametrization.  Source: Ho et al. 2020, section 3.2.
+    Statement: diffusion.mu_parametrization.  Source: Ho et al. 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -103,7 +104,7 @@ def prediction_from_data(data: Array, xt: Array, t: Array | int, schedule: Sched
         ValueError: if `data` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a static
             `t` is out of range.
 
-    A helper.  Source: Salimans and Ho 2022, section 4.
+    A helper.  Source: Salimans and Ho 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -138,7 +139,7 @@ def prediction_from_velocity(velocity: Array, xt: Array, t: Array | int, schedul
         ValueError: if `velocity` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    A helper.  Source: Salimans and Ho 2022, section 4 and appendix D.
+    A helper.  Source: Salimans and Ho 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -172,7 +173,7 @@ def prediction_from_score(score: Array, xt: Array, t: Array | int, schedule: Sch
         ValueError: if `score` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    A helper.  Source: Song et al. 2021, section 3.1 and appendix G; Efron 2011 (Tweedie's formula).
+    A helper.  Source: Song et al. 2021; Efron 2011 (Tweedie's formula).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -205,7 +206,7 @@ def classifier_free_guidance(conditional: Prediction, unconditional: Prediction,
     Raises:
         ValueError: if the predictions differ in shape or `strength` is not a scalar.
 
-    A helper.  Source: Ho and Salimans 2022, equation 6.
+    A helper.  Source: Ho and Salimans 2022.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -215,7 +216,11 @@ def classifier_free_guidance(conditional: Prediction, unconditional: Prediction,
     """
     shapes(strength=(strength, ""))
     check_points(conditional=conditional.noise, unconditional=unconditional.noise)
-    return jax.tree.map(lambda given, free: given + strength * (given - free), conditional, unconditional)
+
+    def guided(given, free):
+        return given + jnp.asarray(strength, given.dtype) * (given - free)
+
+    return jax.tree.map(guided, conditional, unconditional)
 
 
 def _coefficients(name: str, estimate: Array, xt: Array, t: Array | int, schedule: Schedule) -> tuple[Array, Array]:

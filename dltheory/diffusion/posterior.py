@@ -62,7 +62,7 @@ def posterior(x0: Array, xt: Array, t: Array | int, schedule: Schedule) -> Isotr
     check_points(x0=x0, xt=xt)
     check_time(t, schedule)
     total = schedule.one_minus_alpha_bars[t]
-    some = total > 0
+    some = total != 0
     total = jnp.where(some, total, 1.0)
     of_data = safe_sqrt(schedule.alpha_bars[t - 1]) * schedule.betas[t] / total
     of_point = safe_sqrt(schedule.alphas[t]) * schedule.one_minus_alpha_bars[t - 1] / total
@@ -93,7 +93,8 @@ def posterior_mean_from_noise(noise: Array, xt: Array, t: Array | int, schedule:
         ValueError: if `noise` and `xt` differ in shape or are not floating-point, `t` is not a whole number, or a
             static `t` is out of range.
 
-    Statement: diffusion.ddpm_posterior_mean, diffusion.mu_parametrization.  Source: Ho et al. 2020, equations 7 and 11.
+    Statement: diffusion.ddpm_posterior_mean, diffusion.mu_parametrization.  Source: Ho et al. 2020, equations 7 and
+    11.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -105,5 +106,5 @@ def posterior_mean_from_noise(noise: Array, xt: Array, t: Array | int, schedule:
     check_points(noise=noise, xt=xt)
     check_time(t, schedule)
     std = safe_sqrt(schedule.one_minus_alpha_bars[t])
-    share = (schedule.betas[t] / jnp.where(std > 0, std, 1.0)).astype(xt.dtype)
+    share = (schedule.betas[t] / jnp.where(std != 0, std, 1.0)).astype(xt.dtype)
     return (xt - share * noise) / jnp.sqrt(at(schedule.alphas, t, xt))

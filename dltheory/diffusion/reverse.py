@@ -74,7 +74,7 @@ def probability_flow(sde: Sde | LinearSde, score_fn: ScoreFn) -> Sde:
     Raises:
         ValueError: if `sde` has no noise.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, equation 13 and appendix D.1; Maoutsa, Reich and Opper 2020.
+    Statement: sde.reverse.  Source: Song et al. 2021; Maoutsa, Reich and Opper 2020.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

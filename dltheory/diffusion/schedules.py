@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dltheory._checks import require, shapes
+from dltheory.diffusion._fields import require_positive
 from dltheory.typing import Array, Scalar
 
 __all__ = [
@@ -74,6 +76,7 @@ def schedule_from_betas(betas: Array) -> Schedule:
     Array([1.  , 0.5 , 0.25], dtype=float32)
     """
     shapes(betas=(betas, "t"))
+    betas = jnp.asarray(betas)
     require(jnp.all((betas >= 0) & (betas <= 1)), "`betas` must lie between 0 and 1")
     betas = jnp.concatenate([jnp.zeros(1, betas.dtype), jnp.where(betas >= 0, betas, jnp.nan)])
     log_alpha_bars = jnp.cumsum(jnp.log1p(-betas))
@@ -97,7 +100,7 @@ def schedule_from_log_snr(log_snr: Array) -> Schedule:
     Raises:
         ValueError: if `log_snr` is not a vector.
 
-    Statement: diffusion.scheduler.  Source: Kingma et al. 2021, section 3.
+    Statement: diffusion.scheduler.  Source: Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -130,7 +133,7 @@ def linear_schedule(num_steps: int, beta_min: Scalar = 0.1, beta_max: Scalar = 2
     Raises:
         ValueError: if `num_steps` is not positive, `beta_min` or `beta_max` is not a scalar, or beta_T would pass 1.
 
-    Statement: diffusion.scheduler.  Source: Ho et al. 2020, section 4.
+    Statement: diffusion.scheduler.  Source: Ho et al. 2020.
 
     >>> from dltheory import diffusion
     >>> schedule = diffusion.linear_schedule(1000)
@@ -157,16 +160,17 @@ def cosine_schedule(num_steps: int, offset: Scalar = 0.008, max_beta: Scalar = 0
 
     Args:
         num_steps: T, positive.
-        offset: s, positive, shape []; keeps beta_1 from vanishing.
-        max_beta: largest beta, which keeps the last from being 1, shape [].
+        offset: s, not negative, shape []; keeps beta_1 from vanishing.
+        max_beta: largest beta, positive and at most 1, shape []; keeps the last from being 1, which leaves no data.
 
     Returns:
         The schedule, in the dtype of `offset` and `max_beta`.
 
     Raises:
-        ValueError: if `num_steps` is not positive, or `offset` or `max_beta` is not a scalar.
+        ValueError: if `num_steps` is not positive, `offset` or `max_beta` is not a scalar, or a static one is out of
+            its range.
 
-    Statement: diffusion.scheduler.  Source: Nichol and Dhariwal 2021, section 3.2.
+    Statement: diffusion.scheduler.  Source: Nichol and Dhariwal 2021.
 
     >>> from dltheory import diffusion
     >>> [round(float(share), 3) for share in diffusion.cosine_schedule(4).alpha_bars]
@@ -174,6 +178,8 @@ def cosine_schedule(num_steps: int, offset: Scalar = 0.008, max_beta: Scalar = 0
     """
     shapes(offset=(offset, ""), max_beta=(max_beta, ""))
     _require_steps(num_steps)
+    require(offset >= 0, "`offset` must not be negative")
+    require((max_beta > 0) & (max_beta <= 1), "`max_beta` must be positive and at most 1")
     dtype = jnp.result_type(offset, max_beta, float)
     left = (num_steps - jnp.arange(num_steps + 1, dtype=dtype)) / num_steps  # 1 - t / T
     angle = left / (1 + offset) * (math.pi / 2)  # up to the right angle
@@ -199,15 +205,16 @@ def sigmoid_schedule(
         start: s, shape [].
         end: e, above s, shape [].
         temperature: tau, positive, shape []; the smaller, the more abruptly the data go.
-        max_beta: largest beta, which keeps the last from being 1, shape [].
+        max_beta: largest beta, positive and at most 1, shape []; keeps the last from being 1, which leaves no data.
 
     Returns:
         The schedule, in the dtype of the settings.
 
     Raises:
-        ValueError: if `num_steps` is not positive, or another setting is not a scalar.
+        ValueError: if `num_steps` is not positive, another setting is not a scalar, or a static one is out of its
+            range.
 
-    Statement: diffusion.scheduler.  Source: Jabri et al. 2022, appendix; Chen 2023, section 2.2.
+    Statement: diffusion.scheduler.  Source: Jabri et al. 2022; Chen 2023.
 
     >>> from dltheory import diffusion
     >>> [round(float(share), 3) for share in diffusion.sigmoid_schedule(4).alpha_bars]
@@ -215,13 +222,19 @@ def sigmoid_schedule(
     """
     shapes(start=(start, ""), end=(end, ""), temperature=(temperature, ""), max_beta=(max_beta, ""))
     _require_steps(num_steps)
+    require_positive(temperature=temperature)
+    require(start < end, "`start` must be below `end`")
+    require((max_beta > 0) & (max_beta <= 1), "`max_beta` must be positive and at most 1")
     dtype = jnp.result_type(start, end, temperature, max_beta, float)
     left = (num_steps - jnp.arange(num_steps + 1, dtype=dtype)) / num_steps
     rest = left * (end - start) / temperature / 2  # (e / tau - v_t) / 2
     last = end / temperature / 2
-    # sigmoid a - sigmoid b = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2))
+    # sigmoid a - sigmoid b = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)), where large exponentials cancel
     step = (end - start) / temperature / num_steps / 2
-    betas = jnp.sinh(step) * jnp.cosh(last) / (jnp.sinh(rest[:-1]) * jnp.cosh(last - rest[1:]))
+    before, after = rest[:-1], last - rest[1:]
+    growth = jnp.exp(step - before + jnp.abs(last) - jnp.abs(after))
+    sines = jnp.expm1(-2 * step) / jnp.expm1(-2 * before)
+    betas = growth * sines * (1 + jnp.exp(-2 * jnp.abs(last))) / (1 + jnp.exp(-2 * jnp.abs(after)))
     return schedule_from_betas(jnp.minimum(betas, max_beta).astype(dtype))
 
 
@@ -232,15 +245,15 @@ def respaced(schedule: Schedule, times: Array) -> Schedule:
 
     Args:
         schedule: schedule of T steps.
-        times: tau, increasing whole numbers between 1 and T, shape [m].
+        times: tau, increasing whole numbers between 1 and T, shape [m]; one that is repeated adds no noise.
 
     Returns:
-        A schedule of m steps, whose time i is time tau_i of the given one.
+        A schedule of m steps, whose time i is time tau_i of the given one; NaN if the times fall or are out of range.
 
     Raises:
-        ValueError: if `times` is not a vector.
+        ValueError: if `times` is not a vector of whole numbers.
 
-    A helper.  Source: Nichol and Dhariwal 2021, section 4.
+    A helper.  Source: Nichol and Dhariwal 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -248,11 +261,15 @@ def respaced(schedule: Schedule, times: Array) -> Schedule:
     >>> diffusion.respaced(schedule, jnp.array([2, 4])).betas
     Array([0.  , 0.75, 0.75], dtype=float32)
     """
-    _sizes(schedule)
+    last = _sizes(schedule) - 1
     shapes(times=(times, "m"))
+    times = jnp.asarray(times)
+    require(bool(jnp.issubdtype(times.dtype, jnp.integer)), f"`times` must hold whole numbers, got {times.dtype}")
+    proper = jnp.all((times >= 1) & (times <= last)) & jnp.all(jnp.diff(times) >= 0)
+    require(proper, f"`times` must increase and lie between 1 and {last}")
     log_alpha_bars = jnp.cumsum(jnp.log1p(-schedule.betas))[times]
     before = jnp.concatenate([jnp.zeros(1, log_alpha_bars.dtype), log_alpha_bars[:-1]])
-    return schedule_from_betas(-jnp.expm1(log_alpha_bars - before))
+    return schedule_from_betas(jnp.where(proper, -jnp.expm1(log_alpha_bars - before), jnp.nan))
 
 
 def signal_to_noise(schedule: Schedule) -> Array:
@@ -269,7 +286,7 @@ def signal_to_noise(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    A helper.  Source: Kingma et al. 2021, equation 4.
+    A helper.  Source: Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -277,7 +294,7 @@ def signal_to_noise(schedule: Schedule) -> Array:
     Array([       inf, 1.        , 0.33333334], dtype=float32)
     """
     _sizes(schedule)
-    noisy = schedule.one_minus_alpha_bars > 0
+    noisy = schedule.one_minus_alpha_bars != 0
     return jnp.where(noisy, schedule.alpha_bars / jnp.where(noisy, schedule.one_minus_alpha_bars, 1.0), jnp.inf)
 
 
@@ -296,7 +313,7 @@ def check_schedule(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    Statement: diffusion.scheduler.  Source: Ho et al. 2020, section 2; Kingma et al. 2021, section 3.
+    Statement: diffusion.scheduler.  Source: Ho et al. 2020; Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -338,7 +355,8 @@ def _assemble(betas: Array, alpha_bars: Array, noise: Array) -> Schedule:
 
 
 def _require_steps(num_steps: int) -> None:
-    require(isinstance(num_steps, int) and num_steps > 0, f"`num_steps` must be a positive integer, got {num_steps}")
+    whole = isinstance(num_steps, int | np.integer)
+    require(bool(whole and num_steps > 0), f"`num_steps` must be a positive integer, got {num_steps!r}")
 
 
 def _sizes(schedule: Schedule) -> int:

@@ -42,7 +42,7 @@ def score(log_density_fn: LogDensityFn, x: Array) -> Array:
     Raises:
         ValueError: if `x` is not floating-point or `log_density_fn` does not return a scalar.
 
-    Statement: score.definition.  Source: Hyvärinen 2005, section 2.
+    Statement: score.definition.  Source: Hyvärinen 2005.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -74,7 +74,7 @@ def fisher_divergence(score_fn: FieldFn, model_score_fn: FieldFn, x: Array) -> A
     Raises:
         ValueError: if `x` has no samples or is not floating-point, or a score does not keep the shape of a sample.
 
-    Statement: score.fisher_divergence, score.low_density.  Source: Hyvärinen 2005, equation 2.
+    Statement: score.fisher_divergence, score.low_density.  Source: Hyvärinen 2005.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -135,8 +135,9 @@ def hutchinson_trace(
 
     .. math:: \operatorname{tr} A = E[v^T A v], \qquad E[v v^T] = I
 
-    For symmetric A with off-diagonal part A', the variance for one probe is 2 ||A'||_F^2 with signs and 2 ||A||_F^2
-    with normal numbers. On the sphere the radius must be sqrt(d): on that of radius 1 the mean is tr A / d.
+    For symmetric A the variance for one probe is 2 ||A||_F^2 with normal numbers. Signs take the diagonal from A in
+    this formula; the sphere takes (tr A / d) I from it, and the factor becomes 2 d / (d + 2). Its radius must be
+    sqrt(d): on the sphere of radius 1 the mean is tr A / d.
 
     Args:
         key: random key.
@@ -151,7 +152,7 @@ def hutchinson_trace(
     Raises:
         ValueError: if a setting is out of its range, or the field does not keep the shape of x.
 
-    Statement: score.sliced.  Source: Hutchinson 1990, proposition 1.
+    Statement: score.sliced.  Source: Hutchinson 1990.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -194,7 +195,7 @@ def sliced_score_matching_loss(
         ValueError: if `x` has no samples or is not floating-point, a setting is out of its range, or the score does not
             keep the shape of a sample.
 
-    Statement: score.sliced.  Source: Song, Garg, Shi and Ermon 2019, equations 7 and 8.
+    Statement: score.sliced.  Source: Song, Garg, Shi and Ermon 2019.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -203,15 +204,16 @@ def sliced_score_matching_loss(
     0.0
     """
     x = samples(x)
+    require(num_projections >= 1, f"`num_projections` must be positive, got {num_projections}")
+    directions = probes(key, x[0], len(x) * num_projections, distribution)
 
-    def loss(key, x):
-        vectors = probes(key, x, num_projections, distribution, name="num_projections")
+    def loss(vectors, x):
         value, estimates = probed_trace(lambda x: field(score_fn, x), x, vectors)
         projections = vectors.reshape(num_projections, -1) @ value.ravel()
         norm = jnp.sum(value**2) if exact_norm else jnp.mean(projections**2)
         return norm + 2 * jnp.mean(estimates)
 
-    return jnp.mean(jax.vmap(loss)(jax.random.split(key, len(x)), x))
+    return jnp.mean(jax.vmap(loss)(directions.reshape(len(x), num_projections, *x.shape[1:]), x))
 
 
 class ErrorProfile(NamedTuple):
@@ -246,7 +248,7 @@ def error_profile(
     Raises:
         ValueError: if shapes disagree or a score does not keep the shape of a point.
 
-    Statement: score.low_density.  Source: Song and Ermon 2019, section 3.2.
+    Statement: score.low_density.  Source: Song and Ermon 2019.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion

@@ -11,6 +11,7 @@ import numpy as np
 
 from dltheory._checks import require, shapes
 from dltheory.diffusion._fields import require_positive
+from dltheory.diffusion._steps import safe_sqrt
 from dltheory.typing import Array, PRNGKey, Scalar
 
 __all__ = ["LinearSde", "Sde", "linear_sde", "sub_vp_sde", "ve_sde", "vp_sde"]
@@ -42,7 +43,8 @@ class LinearSde(NamedTuple):
         drift: (x [...], t []) -> a(t) x [...].
         diffusion: g, t [] -> [].
         marginal_prob: (x(0) [...], t []) -> mean [...] and standard deviation [] of x(t) given x(0), which is normal
-            with independent entries. The mean is a multiple of x(0): the scale is the mean for x(0) = 1.
+            with independent entries. The mean is a multiple of x(0): the scale is the mean for x(0) = 1. The deviation
+            is 0 at time 0; its derivative there, where it may be infinite, counts as 0.
         prior_sampling: (key, shape, dtype) -> a draw from the normal law that stands for that of x(T).
         prior_logp: z [...] -> log density of that law in nats, [].
         horizon: T, [].
@@ -77,7 +79,7 @@ def vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equation 11 and appendices B and C.
+    Statement: sde.forward.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -90,7 +92,7 @@ def vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     return _linear(
         coefficient=lambda t: -beta(t) / 2,
         diffusion=lambda t: jnp.sqrt(beta(t)),
-        moments=lambda t: (jnp.exp(-integral(t) / 2), jnp.sqrt(-jnp.expm1(-integral(t)))),
+        moments=lambda t: (jnp.exp(-integral(t) / 2), safe_sqrt(-jnp.expm1(-integral(t)))),
         prior_std=lambda: 1.0,
         horizon=1.0,
     )
@@ -114,7 +116,7 @@ def sub_vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     Raises:
         ValueError: if a static setting is not positive.
 
-    Statement: sde.forward.  Source: Song et al. 2021, equation 12 and appendix B.
+    Statement: sde.forward.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -127,7 +129,7 @@ def sub_vp_sde(beta_min: Scalar = 0.1, beta_max: Scalar = 20.0) -> LinearSde:
     beta, integral = _linear_beta(beta_min, beta_max)
     return _linear(
         coefficient=lambda t: -beta(t) / 2,
-        diffusion=lambda t: jnp.sqrt(beta(t) * -jnp.expm1(-2 * integral(t))),
+        diffusion=lambda t: safe_sqrt(beta(t) * -jnp.expm1(-2 * integral(t))),
         moments=lambda t: (jnp.exp(-integral(t) / 2), -jnp.expm1(-integral(t))),
         prior_std=lambda: 1.0,
         horizon=1.0,
@@ -153,7 +155,7 @@ def ve_sde(sigma_min: Scalar = 0.01, sigma_max: Scalar = 50.0) -> LinearSde:
     Raises:
         ValueError: if static settings are not positive and increasing.
 
-    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021, equation 9 and appendices B and C.
+    Statement: sde.forward, score.annealed_langevin.  Source: Song et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -171,7 +173,7 @@ def ve_sde(sigma_min: Scalar = 0.01, sigma_max: Scalar = 50.0) -> LinearSde:
         return sigma_min * jnp.exp(t * log_ratio(t)) * jnp.sqrt(2 * log_ratio(t))
 
     def moments(t):
-        return jnp.ones_like(t), sigma_min * jnp.sqrt(jnp.expm1(2 * t * log_ratio(t)))
+        return jnp.ones_like(t), sigma_min * safe_sqrt(jnp.expm1(2 * t * log_ratio(t)))
 
     return _linear(
         coefficient=jnp.zeros_like,
@@ -207,7 +209,7 @@ def linear_sde(
     Raises:
         ValueError: if a static setting is not positive, or a coefficient does not return a scalar.
 
-    Statement: sde.forward.  Source: Arnold 1974, section 8.5; Särkkä and Solin 2019, section 6.1.
+    Statement: sde.forward.  Source: Arnold 1974; Särkkä and Solin 2019.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -240,7 +242,7 @@ def linear_sde(
         total = log_scale(t)
         growth = jnp.exp(2 * (total - jax.vmap(log_scale)(times)))
         variance = t * (jnp.asarray(weights, t.dtype) @ (jax.vmap(diffusion)(times) ** 2 * growth))
-        return jnp.exp(total), jnp.sqrt(variance)
+        return jnp.exp(total), safe_sqrt(variance)
 
     def prior_std():
         return moments(jnp.asarray(horizon, jnp.result_type(float)))[1]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dltheory._checks import require, shapes
 from dltheory._noise import normal
@@ -59,7 +60,7 @@ def euler_maruyama(sde: Sde | LinearSde) -> Solver:
     Returns:
         The solver; a step takes one evaluation of the drift.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 10.2 and theorem 14.1.5.
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -94,8 +95,8 @@ def heun(sde: Sde | LinearSde) -> Solver:
     Returns:
         The solver; a step takes two evaluations of the drift.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 15.1; Karras et al. 2022, algorithm 1
-    (without noise).
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992; Karras et al. 2022, algorithm 1 (without
+    noise).
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -128,8 +129,9 @@ def exponential_integrator(sde: LinearSde, score_fn: ScoreFn, order: int = 2) ->
         \frac{dy}{d\rho} = \epsilon(x, t) = -\sigma(t) \nabla \log p_t(x)
 
     where x(t) given x(0) is N(alpha x(0), sigma^2 I). In these variables the equation has no linear part and no
-    singularity at time 0, where epsilon vanishes. Euler's method gives order 1, which is DDIM without noise and the
-    first DPM-Solver; Heun's gives order 2. For data in one point epsilon is constant, and a single step exact.
+    singularity at time 0, where epsilon vanishes if the data have a density. Euler's method gives order 1, which is
+    DDIM without noise and the first DPM-Solver; Heun's gives order 2. For data in one point epsilon is constant, and a
+    single step exact; but they have no score at time 0, which order 2 asks for in a step to there.
 
     Args:
         sde: the forward equation.
@@ -142,7 +144,7 @@ def exponential_integrator(sde: LinearSde, score_fn: ScoreFn, order: int = 2) ->
     Raises:
         ValueError: if `order` is neither 1 nor 2.
 
-    Statement: sde.reverse.  Source: Song, Meng and Ermon 2021, equation 14; Lu et al. 2022; Zhang and Chen 2023.
+    Statement: sde.reverse.  Source: Song, Meng and Ermon 2021; Lu et al. 2022; Zhang and Chen 2023.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -188,7 +190,7 @@ def predictor_corrector(
         predictor: the solver of the reverse equation, or of the probability flow.
         sde: the forward equation, for sigma.
         score_fn: (x [...], t []) -> gradient of log p_t at x, [...].
-        num_corrections: Langevin steps after each step of the predictor, non-negative.
+        num_corrections: Langevin steps after each step of the predictor, a whole number, non-negative.
         signal_to_noise: r, positive, shape [].
 
     Returns:
@@ -197,7 +199,7 @@ def predictor_corrector(
     Raises:
         ValueError: if a static setting is out of its range.
 
-    Statement: score.annealed_langevin, sde.reverse.  Source: Song et al. 2021, algorithms 2 to 5.
+    Statement: score.annealed_langevin, sde.reverse.  Source: Song et al. 2021.
 
     >>> from dltheory import diffusion
     >>> sde, score_fn = diffusion.vp_sde(), lambda x, t: -x
@@ -205,15 +207,16 @@ def predictor_corrector(
     >>> diffusion.predictor_corrector(predictor, sde, score_fn, num_corrections=2).num_noises
     3
     """
-    require(num_corrections >= 0, f"`num_corrections` must be non-negative, got {num_corrections}")
+    whole = isinstance(num_corrections, int | np.integer)
+    require(bool(whole and num_corrections >= 0), f"`num_corrections` must be a whole number, got {num_corrections}")
     require_positive(signal_to_noise=signal_to_noise)
 
     def step(x, time, next_time, noise):
         x = predictor.step(x, time, next_time, noise[: predictor.num_noises])
         _, std = sde.marginal_prob(jnp.ones((), x.dtype), next_time)
-        size = 2 * (jnp.asarray(signal_to_noise, x.dtype) * std) ** 2
+        root = jnp.asarray(signal_to_noise, x.dtype) * std
         for fresh in noise[predictor.num_noises :]:
-            x = x + size * score_of(score_fn, x, next_time) + jnp.sqrt(2 * size) * fresh
+            x = x + 2 * root**2 * score_of(score_fn, x, next_time) + 2 * root * fresh
         return x
 
     return Solver(step, predictor.num_noises + num_corrections, predictor.time_direction)
@@ -235,7 +238,7 @@ def solve(key: PRNGKey | None, solver: Solver, x: Array, times: Array) -> Array:
         ValueError: if `x` is not floating-point, `times` is not a vector of at least two, the drift or the score does
             not keep the shape of x, or there is noise but no key.
 
-    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992, section 10.2; Song et al. 2021, section 4.1.
+    Statement: sde.forward, sde.reverse.  Source: Kloeden and Platen 1992; Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -302,7 +305,7 @@ def sample_reverse(
     Raises:
         ValueError: if `times` is not a floating-point vector of at least two, or the score does not keep the shape.
 
-    Statement: sde.reverse.  Source: Song et al. 2021, section 4.1.
+    Statement: sde.reverse.  Source: Song et al. 2021.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion

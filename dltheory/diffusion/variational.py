@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from dltheory._checks import require, shapes
+from dltheory.diffusion._predictions import predicted
 from dltheory.diffusion._steps import at, check_points, check_time, check_values
 from dltheory.diffusion.forward import forward_sample, forward_step, prior_kl
 from dltheory.diffusion.parametrizations import PredictFn
@@ -67,7 +68,8 @@ def path_log_weight(
         Log ratio in nats, shape [].
 
     Raises:
-        ValueError: if `x0` is not floating-point or `variances` does not fit the schedule.
+        ValueError: if `x0` is not floating-point, predictions do not have its shape, or `variances` does not fit the
+            schedule.
 
     Statement: diffusion.vlb.  Source: Ho et al. 2020, equation 3; Burda et al. 2016 (the mean of weights).
 
@@ -87,7 +89,7 @@ def path_log_weight(
         before, total = carry
         t, key = moment
         after = forward_step(key, before, t, schedule)
-        mean = posterior(predict_fn(after, t).data, after, t, schedule).mean
+        mean = posterior(predicted(predict_fn, after, t).data, after, t, schedule).mean
         forward_mean = jnp.sqrt(at(schedule.alphas, t, x0)) * before
         back = _log_normal(before, mean, at(variances, t, x0))
         forth = _log_normal(after, forward_mean, at(schedule.betas, t, x0))
@@ -123,7 +125,8 @@ def vlb_terms(
         The terms in nats: unbiased estimates.
 
     Raises:
-        ValueError: if `x0` is not floating-point or `variances` does not fit the schedule.
+        ValueError: if `x0` is not floating-point, predictions do not have its shape, or `variances` does not fit the
+            schedule.
 
     Statement: diffusion.vlb_decomposition.  Source: Ho et al. 2020, equation 5.
 
@@ -143,7 +146,7 @@ def vlb_terms(
         t, key = moment
         xt, _ = forward_sample(key, x0, t, schedule)
         exact = posterior(x0, xt, t, schedule)
-        mean = posterior(predict_fn(xt, t).data, xt, t, schedule).mean
+        mean = posterior(predicted(predict_fn, xt, t).data, xt, t, schedule).mean
         variance = at(variances, t, x0)
         ratio = exact.variance / variance
         safe = jnp.where(t > 1, ratio, 1.0)
@@ -175,7 +178,7 @@ def discretized_gaussian_log_likelihood(x: Array, mean: Array, std: Scalar, num_
         ValueError: if `x` and `mean` differ in shape or are not floating-point, `std` is not a scalar, or `num_bins`
             is less than 2.
 
-    Statement: diffusion.l0_term.  Source: Ho et al. 2020, equation 13.
+    Statement: diffusion.l0_term.  Source: Ho et al. 2020.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -218,7 +221,8 @@ def denoising_loss(key: PRNGKey, predict_fn: PredictFn, x0: Array, t: Array | in
         The loss for one sample of the noise, shape [].
 
     Raises:
-        ValueError: if `x0` is not floating-point, `t` not a whole number, or a static `t` out of range.
+        ValueError: if `x0` is not floating-point, the prediction does not have its shape, `t` is not a whole number, or
+            a static `t` is out of range.
 
     Statement: diffusion.loss_simple.  Source: Ho et al. 2020, equation 14.
 
@@ -232,7 +236,7 @@ def denoising_loss(key: PRNGKey, predict_fn: PredictFn, x0: Array, t: Array | in
     """
     check_time(t, schedule)
     xt, noise = forward_sample(key, x0, t, schedule)
-    return jnp.sum((noise - predict_fn(xt, jnp.asarray(t)).noise) ** 2)
+    return jnp.sum((noise - predicted(predict_fn, xt, jnp.asarray(t)).noise) ** 2)
 
 
 def simple_loss(
@@ -245,8 +249,8 @@ def simple_loss(
         \lVert \epsilon - \epsilon_\theta(\sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \epsilon,\, t) \rVert^2
         \right]
 
-    With w = 1 it is the simple loss, with `vlb_weights` the variational bound divided by T, but for the terms at
-    t = 1 and T. Its term at t = 1 stands for L_0.
+    With w = 1 it is the simple loss, whose term at t = 1 stands for L_0. With `vlb_weights` it is the variational bound
+    divided by T, but for L_0 and L_T: their weight at t = 1 is infinite, and a finite one must take its place.
 
     Args:
         key: random key.
@@ -259,7 +263,8 @@ def simple_loss(
         The loss for one sample of time and noise, shape [].
 
     Raises:
-        ValueError: if `x0` is not floating-point or `weights` does not fit the schedule.
+        ValueError: if `x0` is not floating-point, the prediction does not have its shape, or `weights` does not fit the
+            schedule.
 
     Statement: diffusion.loss_simple, diffusion.l0_term.  Source: Ho et al. 2020, equation 14.
 
@@ -298,7 +303,7 @@ def vlb_weights(schedule: Schedule) -> Array:
     Raises:
         ValueError: if the arrays of the schedule differ in shape.
 
-    Statement: diffusion.loss_reparametrized.  Source: Ho et al. 2020, equation 12; Kingma et al. 2021, equation 13.
+    Statement: diffusion.loss_reparametrized.  Source: Ho et al. 2020, equation 12; Kingma et al. 2021.
 
     >>> import jax.numpy as jnp
     >>> from dltheory import diffusion
@@ -307,7 +312,7 @@ def vlb_weights(schedule: Schedule) -> Array:
     """
     t = shapes(betas=(schedule.betas, "t"), one_minus_alpha_bars=(schedule.one_minus_alpha_bars, "t"))["t"]
     before = jnp.concatenate([jnp.ones(1, schedule.betas.dtype), schedule.one_minus_alpha_bars[:-1]])
-    known = before > 0
+    known = before != 0
     weights = schedule.betas / (2 * schedule.alphas * jnp.where(known, before, 1.0))
     return jnp.where(jnp.arange(t) == 0, 0.0, jnp.where(known, weights, jnp.inf))
 

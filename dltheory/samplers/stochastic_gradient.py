@@ -125,7 +125,7 @@ def sgld(estimator: GradientEstimator, step_size: optax.ScalarOrSchedule) -> Sam
         ValueError: if a static `step_size` is not positive or an array is not of shape [], a position is not
             floating-point, or an estimate is not like the position.
 
-    Statement: samplers.ula.  Source: Welling and Teh 2011, equation (4); Teh, Thiery and Vollmer 2016 (averages).
+    Statement: samplers.ula.  Source: Welling and Teh 2011; Teh, Thiery and Vollmer 2016 (averages).
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from dltheory import samplers
@@ -198,7 +198,7 @@ def psgld(
         ValueError: if a static setting is out of its range or `step_size` is not of shape [], a position is not
             floating-point, or an estimate is not like the position.
 
-    Statement: samplers.ula.  Source: Li, Chen, Carlson and Carin 2016, algorithm 1; Ma, Chen and Fox 2015 (Gamma).
+    Statement: samplers.ula.  Source: Li, Chen, Carlson and Carin 2016; Ma, Chen and Fox 2015 (Gamma).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers
@@ -281,8 +281,8 @@ def sghmc(
         ValueError: if a static setting is out of its range, a position is not floating-point, the mass is dense, a
             setting does not fit the position, or an estimate is not like it.
 
-    Statement: samplers.sghmc, samplers.langevin_noise_convention.  Source: Chen, Fox and Guestrin 2014, equation 13;
-    Chen, Ding and Carin 2015, section 4 (splitting).
+    Statement: samplers.sghmc, samplers.langevin_noise_convention.  Source: Chen, Fox and Guestrin 2014; Chen, Ding
+    and Carin 2015 (splitting).
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers

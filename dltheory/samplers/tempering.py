@@ -89,8 +89,7 @@ def parallel_tempering(
         ValueError: if `inverse_temperatures` is not of shape [k], or known and not decreasing from 1 to at least 0, or
             `log_density_fn` does not return a floating-point scalar.
 
-    Statement: samplers.hmc_mode_claim.  Source: Geyer 1991; Syed, Bouchard-Cote, Deligiannidis and Doucet 2022,
-    algorithm 1.
+    Statement: samplers.hmc_mode_claim.  Source: Geyer 1991; Syed, Bouchard-Cote, Deligiannidis and Doucet 2022.
 
     >>> import jax, jax.numpy as jnp
     >>> from dltheory import samplers

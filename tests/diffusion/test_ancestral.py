@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from dltheory import diffusion
+from dltheory.debug import checked
 
 WEIGHTS, MEANS, SDS = np.array([0.3, 0.7]), np.array([-1.0, 0.8]), np.array([0.2, 0.4])
 
@@ -165,3 +166,54 @@ def test_gradients_flow_through_schedules_that_are_learned(x64):
     slope = both(at)[1]
     numeric = (both(at + 1e-5 * along)[0] - both(at - 1e-5 * along)[0]) / 2e-5
     assert float(slope @ along) == pytest.approx(float(numeric), rel=1e-6)
+
+
+def _sample(name, predict_fn, schedule, noise):
+    key = jax.random.key(0)
+    return {
+        "ancestral": lambda: diffusion.ancestral_sample(key, predict_fn, noise, schedule),
+        "DDIM": lambda: diffusion.ddim_sample(key, predict_fn, noise, schedule, eta=jnp.float32(0.5)),
+        "paths": lambda: diffusion.path_log_weight(key, predict_fn, noise, schedule),
+        "terms": lambda: diffusion.vlb_terms(key, predict_fn, noise, schedule).steps,
+        "loss": lambda: diffusion.simple_loss(key, predict_fn, noise, schedule),
+        "excess": lambda: diffusion.excess_loss(key, predict_fn, POINT, 2, schedule),
+    }[name]()
+
+
+POINT = diffusion.GaussianMixture(jnp.zeros(1), jnp.zeros((1, 3)), jnp.ones((1, 3)))
+ALL = ("ancestral", "DDIM", "paths", "terms", "loss", "excess")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_models_must_predict_in_the_shape_of_the_point(name):
+    schedule = diffusion.cosine_schedule(3)
+    for shape in ((1,), (3, 1)):  # both would broadcast
+        model = lambda _x, _t, shape=shape: diffusion.Prediction(*[jnp.ones(shape)] * 4)  # noqa: E731
+        with pytest.raises(ValueError, match=r"`predict_fn` must predict in the shape of `xt`, \[3\]"):
+            _sample(name, model, schedule, jnp.ones(3))
+    with pytest.raises(ValueError, match=r"`predict_fn` must be .* a `Prediction`"):
+        _sample(name, lambda x, _t: x, schedule, jnp.ones(3))
+
+
+@pytest.mark.parametrize("name", ALL[:-1])
+def test_precision_is_that_of_the_points_whatever_that_of_the_model(name):
+    schedule = diffusion.cosine_schedule(3)
+
+    def model(x, t):
+        noise = 0.1 * x.astype(jnp.float32)
+        return diffusion.prediction_from_noise(noise, x, t, schedule)
+
+    assert _sample(name, model, schedule, jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("times", [[5, 2, 8], [2, 80], [0, 3]])
+def test_times_that_fall_or_lie_outside_give_nan(times):
+    schedule = diffusion.cosine_schedule(8)
+    model = lambda x, t: diffusion.prediction_from_noise(0.1 * x, x, t, schedule)  # noqa: E731
+    sample = lambda times: diffusion.ddim_sample(jax.random.key(0), model, jnp.ones(2), schedule, times)  # noqa: E731
+    assert np.all(np.isnan(sample(np.array(times))))
+    with pytest.raises(ValueError, match="`times` must increase"):
+        checked(diffusion.respaced)(schedule, jnp.array(times))
+    with pytest.raises(ValueError, match="`times` must hold whole numbers"):
+        sample(jnp.array(times, float))
+    np.testing.assert_allclose(sample(jnp.array([2, 5, 5, 8])), sample(jnp.array([2, 5, 8])), rtol=1e-5)

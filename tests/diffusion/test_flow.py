@@ -132,9 +132,26 @@ def test_what_cannot_be_solved_is_said():
     assert bool(diffusion.transport(forward, x, 0.0, 1.0).converged)
     assert np.all(np.isnan(diffusion.transport(forward, x, 1.0, 0.0).x))
     stiff = diffusion.Sde(lambda x, t: -1e4 * x, None)
-    assert not bool(diffusion.transport(stiff, x, 0.0, 1.0, max_steps=5).converged)
+    short = diffusion.transport(stiff, x, 0.0, 1.0, max_steps=5)
+    assert not bool(short.converged)
+    assert np.all(np.isfinite(short.x))
     result = diffusion.flow_log_likelihood(diffusion.vp_sde(), lambda x, t: -1e6 * jnp.sin(x), x, max_steps=3)
     assert not bool(result.converged)
+    assert np.isnan(result.log_likelihood)
+    for min_time in (-0.1, 1.0, 2.0):
+        with pytest.raises(ValueError, match="`min_time`"):
+            diffusion.flow_log_likelihood(diffusion.vp_sde(), lambda x, t: -x, x, min_time)
+
+
+@REVERSE
+def test_half_precision_is_solved_in_single():
+    half, single = (
+        diffusion.flow_log_likelihood(diffusion.vp_sde(), lambda x, t: -x / 2, jnp.ones(2, dtype))
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    assert half.log_likelihood.dtype == half.latent.dtype == jnp.bfloat16
+    assert bool(half.converged)
+    assert float(half.log_likelihood) == pytest.approx(float(single.log_likelihood), rel=2**-8)
 
 
 @REVERSE

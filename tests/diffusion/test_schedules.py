@@ -151,3 +151,41 @@ def test_too_few_steps_for_the_noise_are_refused():
     with pytest.raises(ValueError, match="`beta_max`"):
         diffusion.linear_schedule(10)
     assert diffusion.check_schedule(diffusion.linear_schedule(10, beta_max=9.0))
+
+
+@pytest.mark.statement("diffusion.scheduler")
+def test_sigmoids_may_be_steep():
+    for temperature in (0.002, 0.1):
+        schedule = diffusion.sigmoid_schedule(8, temperature=temperature)
+        assert np.all(np.isfinite(schedule.betas))
+        np.testing.assert_allclose(schedule.alpha_bars[jnp.array([0, 2, 4, 6])], [1, 1, 0.5, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "bad"),
+    [
+        (diffusion.sigmoid_schedule, "temperature", 0.0),
+        (diffusion.sigmoid_schedule, "start", 4.0),
+        (diffusion.sigmoid_schedule, "max_beta", 1.5),
+        (diffusion.cosine_schedule, "offset", -0.5),
+        (diffusion.cosine_schedule, "max_beta", 0.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(make, name, bad):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        make(8, **{name: bad})
+
+
+def test_number_of_steps_may_be_that_of_numpy():
+    assert len(diffusion.cosine_schedule(np.int64(3)).betas) == 4  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_no_schedule_is_not_hidden(x64):
+    """By the branches that keep the formulas finite where no noise has been added."""
+    schedule = diffusion.schedule_from_betas(jnp.array([0.1, -0.2, 0.3]))
+    x = jnp.ones(2)
+    assert np.all(np.isnan(diffusion.posterior(x, x, 3, schedule).mean))
+    assert np.all(np.isnan(diffusion.forward_sample(jax.random.key(0), x, 2, schedule)[0]))
+    assert np.all(np.isnan(diffusion.signal_to_noise(schedule)[2:]))
+    assert np.isnan(diffusion.vlb_weights(schedule)[3])
+    assert np.isnan(diffusion.prior_kl(x, 3, schedule))

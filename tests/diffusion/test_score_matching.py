@@ -224,6 +224,8 @@ def test_settings_are_checked():
         diffusion.hutchinson_trace(KEY, score_fn, DATA[0], 0)
     with pytest.raises(ValueError, match="`sigma`"):
         diffusion.denoising_score_matching_loss(KEY, score_fn, DATA, 0.0)
+    with pytest.raises(ValueError, match="`min_time` must be below"):
+        diffusion.continuous_score_matching_loss(KEY, diffusion.vp_sde(), score_fn, DATA, 1.0)
     with pytest.raises(ValueError, match="`min_time`"):
         diffusion.continuous_score_matching_loss(KEY, diffusion.vp_sde(), score_fn, DATA, 0.0)
     with pytest.raises(ValueError, match="`edges`"):

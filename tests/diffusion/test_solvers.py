@@ -290,3 +290,34 @@ def test_blocks_of_noise_do_not_change_the_solution(monkeypatch):
     monkeypatch.setattr(solvers, "_BLOCK_STEPS", 1)
     one = diffusion.solve(KEY, solver, jnp.ones(3), jnp.asarray(times, jnp.float32))
     np.testing.assert_allclose(many, one, rtol=1e-6)
+    with pytest.raises(ValueError, match="`num_corrections`"):
+        diffusion.predictor_corrector(diffusion.heun(VP), VP, score_fn, 1.5)
+    with pytest.raises(ValueError, match="`steps_per_level`"):
+        diffusion.annealed_langevin(KEY, score_fn, jnp.asarray(X), jnp.ones(2), 2.0)
+
+
+LINEAR = {
+    "vp": lambda a: diffusion.vp_sde(0.1, a),
+    "sub-VP": lambda a: diffusion.sub_vp_sde(0.1, a),
+    "ve": lambda a: diffusion.ve_sde(0.1, a),
+    "any": lambda a: diffusion.linear_sde(lambda t: -a * jnp.ones_like(t), lambda t: a * (1 + t)),
+}
+
+
+@REVERSE
+@pytest.mark.parametrize("name", ["vp", "any", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sub-VP", "ve"))])
+def test_samples_have_gradients_down_to_time_zero(x64, name):
+    """Standard deviations grow like a square root from 0 there: their slopes are infinite."""
+    times, shrink = jnp.linspace(1.0, 0.0, 6), lambda x, _t: -x
+
+    def end(parameters):
+        sde = LINEAR[name](parameters[0])
+        reverse = diffusion.reverse_sde(sde, shrink)
+        corrected = diffusion.predictor_corrector(diffusion.heun(reverse), sde, shrink, 1, parameters[1])
+        exponential = diffusion.exponential_integrator(sde, shrink)
+        return diffusion.solve(KEY, corrected, X, times).sum() + diffusion.solve(None, exponential, X, times).sum()
+
+    at = jnp.array([2.0, 0.1])
+    steps = 1e-6 * jnp.eye(2)
+    differences = jax.jit(jax.vmap(lambda step: (end(at + step) - end(at - step)) / 2e-6))(steps)
+    np.testing.assert_allclose(jax.jit(jax.grad(end))(at), differences, rtol=1e-5)

@@ -248,3 +248,8 @@ def test_points_keep_their_precision(x64):
     assert diffusion.forward_sample(jax.random.key(0), x, 2, schedule)[0].dtype == jnp.float32
     assert diffusion.posterior(x, x, 2, schedule).mean.dtype == jnp.float32
     assert diffusion.prediction_from_noise(x, x, 2, schedule).data.dtype == jnp.float32
+
+
+def test_numbers_are_no_arrays(schedule):
+    with pytest.raises(ValueError, match="`x0` must be a floating-point array, got float"):
+        diffusion.forward_sample(jax.random.key(0), 1.0, 3, schedule)  # pyright: ignore[reportArgumentType]

@@ -35,15 +35,26 @@ def _levels(count):
     return np.geomspace(_HIGH, _LOW, count)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _annealed(key, start, count):
-    return diffusion.annealed_langevin(key, _score, start, jnp.asarray(_levels(count)), _PER_LEVEL, _STEP)
+@jax.jit
+def _annealed(key, start, levels):
+    return diffusion.annealed_langevin(key, _score, start, levels, _PER_LEVEL, _STEP)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@jax.jit
 def _reverse(key, start, count):
+    """One program for every number of steps."""
     solver = diffusion.euler_maruyama(diffusion.reverse_sde(_SDE, _score_at))
-    return diffusion.solve(key, solver, start, jnp.linspace(1.0, 0.0, count + 1))
+
+    def step(number, x):
+        noise = jax.random.normal(jax.random.fold_in(key, number), (1, *x.shape))
+        return solver.step(x, 1 - number / count, 1 - (number + 1) / count, noise)
+
+    return jax.lax.fori_loop(0, count, step, start)
+
+
+def _padded(levels):
+    """As many levels for all: steps on the last of them do not move a sample."""
+    return np.concatenate([levels, np.full(_EVALUATIONS[-1] // _PER_LEVEL - len(levels), 1e-12)])
 
 
 def _samples(draw, of_levels, of_steps):
@@ -52,7 +63,8 @@ def _samples(draw, of_levels, of_steps):
         key_start, key_annealed, key_reverse = jax.random.split(jax.random.fold_in(draw.key, number), 3)
         start = jnp.sqrt(1 + _HIGH**2) * jax.random.normal(key_start, (draw.budget,))
         if of_levels:
-            annealed.append(np.asarray(_annealed(key_annealed, start, evaluations // _PER_LEVEL)) ** 2)
+            levels = _padded(_levels(evaluations // _PER_LEVEL))
+            annealed.append(np.asarray(_annealed(key_annealed, start, levels)) ** 2)
         if of_steps:
             reverse.append(np.asarray(_reverse(key_reverse, start, evaluations)) ** 2)
     curves = {"annealed Langevin": annealed, "reverse equation": reverse}
@@ -100,16 +112,16 @@ def _linear(step, noises):
     return step(jnp.ones(()), none), spread
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=0)
 def _variance_after(solver, variance, count):
     """The variance at time 0, of a solver over `count` steps."""
-    times = jnp.linspace(1.0, 0.0, count + 1)
 
-    def advance(variance, pair):
-        factor, spread = _linear(lambda x, noise: solver.step(x, *pair, noise), solver.num_noises)
-        return factor**2 * variance + spread, None
+    def advance(number, variance):
+        times = 1 - number / count, 1 - (number + 1) / count
+        factor, spread = _linear(lambda x, noise: solver.step(x, *times, noise), solver.num_noises)
+        return factor**2 * variance + spread
 
-    return jax.lax.scan(advance, variance, (times[:-1], times[1:]))[0]
+    return jax.lax.fori_loop(0, count, advance, variance)
 
 
 # Data N(0, 0.01), narrow beside most levels of noise.

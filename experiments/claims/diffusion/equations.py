@@ -18,11 +18,6 @@ __all__ = ["CLAIMS"]
 
 _SDE, _SCORE = _line.SDE, _line.score
 _REVERSE = diffusion.reverse_sde(_SDE, _SCORE)
-_FLOW = diffusion.probability_flow(_SDE, _SCORE)
-
-
-def _flipped(x, t):
-    return -_SCORE(x, t)
 
 
 # Forwards.
@@ -95,18 +90,25 @@ def _energy_distances(x, y):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _forth_and_back(key, data, backwards):
+def _forth_and_back(key, data, method, sign, against):
+    """Data to noise and back, with the sign of the score, or with schedule and score against time if so wished."""
     key_forth, key_back = jax.random.split(key)
     times = jnp.linspace(0.0, 1.0, 201)
     noisy = diffusion.solve(key_forth, diffusion.heun(_SDE), data, times)
-    return diffusion.solve(key_back, backwards, noisy, times[::-1])
+    reverse = diffusion.reverse_sde(_SDE, lambda x, t: sign * _SCORE(x, t))
+
+    def clock(t):
+        return jnp.where(against, 1 - t, t)
+
+    equation = diffusion.Sde(lambda x, t: reverse.drift(x, clock(t)), lambda t: _NOISE(clock(t)), -1)
+    return diffusion.solve(key_back, method(equation), noisy, times[::-1])
 
 
-def _returned(backwards):
+def _returned(method, sign=1.0, against=False):
     def measure(draw):
         rng = generator(draw.key)
         data, other = _line.draws(rng, 0.0, (2, draw.budget * _BLOCK))
-        back = np.asarray(_forth_and_back(draw.key, jnp.asarray(data), backwards))
+        back = np.asarray(_forth_and_back(draw.key, jnp.asarray(data), method, sign, against))
         distances = _energy_distances(back.reshape(-1, _BLOCK), other.reshape(-1, _BLOCK))
         return estimate(distances[:, None], [0.0])
 
@@ -114,7 +116,6 @@ def _returned(backwards):
 
 
 _NOISE = _SDE.diffusion
-_AGAINST_TIME = diffusion.Sde(lambda x, t: _REVERSE.drift(x, 1 - t), lambda t: _NOISE(1 - t), -1)
 # The printed equation with dt > 0 all the way: the clock goes forward from noise while the marginals go back.
 _AS_PRINTED = diffusion.Sde(lambda x, s: _REVERSE.drift(x, 1 - s), lambda s: _NOISE(1 - s), 1)
 
@@ -162,12 +163,10 @@ CLAIMS = (
     Claim(
         "sde.reverse",
         says="Forwards to noise, then backwards with the exact score: the energy distance to the data is zero.",
-        measure=_returned(diffusion.heun(_REVERSE)),
+        measure=_returned(diffusion.heun),
         predict=lambda _: np.zeros(1),
         judge=Mean(floor=0.01),
-        control=Variant(
-            "the score's sign flipped", measure=_returned(diffusion.heun(diffusion.reverse_sde(_SDE, _flipped)))
-        ),
+        control=Variant("the score's sign flipped", measure=_returned(diffusion.heun, sign=-1.0)),
         budget=Budget(100, 500),
         axes=Axes("", "energy distance"),
     ),
@@ -175,10 +174,10 @@ CLAIMS = (
         "sde.reverse",
         part="time",
         says="The same by the method of Euler and Maruyama; schedule and score must run backwards in time.",
-        measure=_returned(diffusion.euler_maruyama(_REVERSE)),
+        measure=_returned(diffusion.euler_maruyama),
         predict=lambda _: np.zeros(1),
         judge=Mean(floor=0.01),
-        control=Variant("their time reversed", measure=_returned(diffusion.euler_maruyama(_AGAINST_TIME))),
+        control=Variant("their time reversed", measure=_returned(diffusion.euler_maruyama, against=True)),
         budget=Budget(100, 500),
         axes=Axes("", "energy distance"),
     ),

@@ -27,12 +27,14 @@ def _log_density(constant):
     return lambda x: diffusion.mixture_log_density(_line.mixture(), x[None]) + constant
 
 
-def _scores(_):
-    def at(constant):
-        values = jax.vmap(lambda x: diffusion.score(_log_density(constant), x))(jnp.asarray(_GRID))
-        return Curve(values, _GRID)
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(0, None))
+def _score_at(x, constant):
+    return diffusion.score(_log_density(constant), x)
 
-    return {"p": at(0.0), "1000 p": at(np.log(1000.0))}
+
+def _scores(_):
+    return {name: Curve(_score_at(_GRID, np.log(factor)), _GRID) for name, factor in (("p", 1.0), ("1000 p", 1e3))}
 
 
 def _slopes_of_the_density():
@@ -42,13 +44,13 @@ def _slopes_of_the_density():
 
 def _mean_score(draw):
     points = _line.draws(generator(draw.key), 0.0, draw.budget)
-    scores = jax.vmap(lambda x: diffusion.score(_log_density(0.0), x))(jnp.asarray(points))
-    return estimate(scores[:, None], [0.0])
+    return estimate(_score_at(points, 0.0)[:, None], [0.0])
 
 
 def _mean_score_of_an_exponential(draw):
     points = generator(draw.key).exponential(size=draw.budget)
-    return estimate(jax.vmap(lambda x: diffusion.score(lambda x: -x, x))(jnp.asarray(points))[:, None], [0.0])
+    scores = jax.jit(jax.vmap(lambda x: diffusion.score(lambda x: -x, x)))(points)
+    return estimate(scores[:, None], [0.0])
 
 
 # Score matching.
@@ -86,8 +88,8 @@ _LEVELS = np.linspace(0.2, 1.4, 7)
 def _exponential_implicit(_):
     """The right-hand side with C = 1 for the exponential law and constant scores."""
     x = np.linspace(0.05, 5.0, 100)  # the integrand does not depend on x
-    losses = [diffusion.implicit_score_matching_loss(lambda x, c=c: c + 0 * x, jnp.asarray(x)) for c in _LEVELS]
-    return Curve(np.array([float(loss) for loss in losses]) + 1, _LEVELS)
+    losses = jax.vmap(lambda c: diffusion.implicit_score_matching_loss(lambda x: c + 0 * x, jnp.asarray(x)))
+    return Curve(np.asarray(jax.jit(losses)(_LEVELS)) + 1, _LEVELS)
 
 
 def _exponential_explicit(_):
@@ -96,13 +98,15 @@ def _exponential_explicit(_):
 
 def _affine_fit(draw):
     """The minimiser of the loss over affine scores; the loss is quadratic, so that one Newton step finds it."""
-    x = jnp.asarray(_correlated(draw.key))
 
-    def loss(flat):
-        return diffusion.implicit_score_matching_loss(lambda x: flat[:9].reshape(3, 3) @ x + flat[9:], x)
+    @jax.jit
+    def derivatives(x):
+        def loss(flat):
+            return diffusion.implicit_score_matching_loss(lambda x: flat[:9].reshape(3, 3) @ x + flat[9:], x)
 
-    start = jnp.zeros(12)
-    return -jnp.linalg.solve(jax.hessian(loss)(start), jax.grad(loss)(start))
+        return jax.hessian(loss)(jnp.zeros(12)), jax.grad(loss)(jnp.zeros(12))
+
+    return -np.linalg.solve(*derivatives(_correlated(draw.key)))
 
 
 def _correlated(key):
@@ -135,13 +139,24 @@ def _slices(keys, outer, inner, x, kind):
     return jax.vmap(loss)(keys)
 
 
-def _sliced(draw, kinds=_KINDS, divisor=1):
+def _sliced(draw, divisor=1):
     outer, inner, x = map(jnp.asarray, _network(draw.key))
     curves = {}
-    for number, kind in enumerate(kinds):
+    for number, kind in enumerate(_KINDS):
         keys = jax.random.split(jax.random.fold_in(draw.key, number), draw.budget)
         curves[kind] = estimate(np.asarray(_slices(keys, outer, inner, x, kind))[:, None] / divisor, [float(number)])
     return curves
+
+
+def _on_the_unit_sphere(draw):
+    """The bracket as printed, without the library."""
+    outer, inner, x = _network(draw.key)
+    v = generator(jax.random.fold_in(draw.key, 1)).normal(size=(draw.budget, *x.shape))
+    v /= np.linalg.norm(v, axis=-1, keepdims=True)
+    hidden = np.tanh(x @ inner.T)
+    along = np.einsum("bnd,nd->bn", v, hidden @ outer.T)
+    slope = np.einsum("bnh,nh,bnh->bn", v @ outer, 1 - hidden**2, v @ inner.T)
+    return estimate(np.mean(along**2 + 2 * slope, axis=1)[:, None], [0.0])
 
 
 def _full(draw):
@@ -246,7 +261,7 @@ CLAIMS = (
     Claim(
         "score.sliced@printed",
         says="With directions on the unit sphere the sliced loss has the mean of the full one.",
-        measure=lambda draw: _sliced(draw, ("sphere",), _D),
+        measure=_on_the_unit_sphere,
         predict=_full,
         judge=Mean(resolution=0.2),
         control=Variant("twice that", predict=lambda draw: 2 * _full(draw)),

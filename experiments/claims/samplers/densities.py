@@ -119,33 +119,36 @@ def _target(_):
 
 _MASS = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
 _UPPER = np.triu_indices(3)
+_SCALED = np.linspace(-8, 8, 101)  # momenta, in units of their standard deviation
+_SHOWN = slice(25, -25)
 
 
 def _conditional_density(_):
     """exp(-H) at fixed positions as a density of momenta."""
-    grid = np.linspace(-16, 16, 321)
 
     @jax.jit
-    def weights(mass, position):
+    def weights(mass, position, momenta):
         def weight(momentum):
             return jnp.exp(-samplers.hamiltonian(mixture(_MODE), position, momentum, inverse_mass_matrix=1 / mass))
 
-        return jax.vmap(weight)(jnp.asarray(grid))
+        return jax.vmap(weight)(momenta)
 
     curves = {}
     for mass in _MASSES:
+        momenta = mass**0.5 * _SCALED
         for position in (0.0, 2.0):
-            density = np.asarray(weights(mass, position))
-            density = density / trapezoid(density, grid)
-            curves[f"m = {mass:g}, position {position:g}"] = Curve(density[40:-40], grid[40:-40])
+            density = np.asarray(weights(mass, position, momenta))
+            density = density / trapezoid(density, momenta)
+            curves[f"m = {mass:g}, position {position:g}"] = Curve(density[_SHOWN], momenta[_SHOWN])
     return curves
 
 
 def _normal_density(variance):
     def predict(_):
-        grid = np.linspace(-16, 16, 321)[40:-40]
         return {
-            f"m = {mass:g}, position {position:g}": stats.norm.pdf(grid, scale=variance(mass) ** 0.5)
+            f"m = {mass:g}, position {position:g}": stats.norm.pdf(
+                mass**0.5 * _SCALED[_SHOWN], scale=variance(mass) ** 0.5
+            )
             for mass in _MASSES
             for position in (0.0, 2.0)
         }
