@@ -23,7 +23,7 @@ def normal(key: PRNGKey, shape: tuple[int, ...], dtype: Any = float) -> Array:
 
     There JAX loops over the rounds of its generator (Threefry), and every round reads and writes the whole array; here
     all rounds are one loop over the array, together with what makes normal numbers of the bits. Keys of another
-    generator are given to JAX as they are.
+    generator are given to JAX as they are, and so are those of complex numbers, which it splits.
 
     >>> key = jax.random.key(0)
     >>> bool(jnp.all(normal(key, (5,)) == jax.random.normal(key, (5,))))
@@ -31,7 +31,8 @@ def normal(key: PRNGKey, shape: tuple[int, ...], dtype: Any = float) -> Array:
     """
     typed = jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key)
     by_place = getattr(jax.config, "jax_threefry_partitionable", False)
-    if typed and by_place and str(jax.random.key_impl(key)) == "threefry2x32" and math.prod(shape) < 2**32:
+    real = not jnp.issubdtype(dtype, jnp.complexfloating)
+    if typed and real and by_place and str(jax.random.key_impl(key)) == "threefry2x32" and math.prod(shape) < 2**32:
         key = jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
     return jax.random.normal(key, shape, dtype)
 

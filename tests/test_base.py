@@ -10,6 +10,7 @@ from flax.core import FrozenDict
 from jax.experimental import checkify
 
 from dltheory._checks import require, shapes
+from dltheory._noise import normal
 from dltheory._numerics import jittered_cholesky, psd_sqrt, safe_log, safe_norm
 from dltheory._trees import trained_part, tree_norm, tree_normal_like, tree_unit
 from dltheory.debug import checked
@@ -209,3 +210,13 @@ def test_trained_part_of_flax_variables_is_put_back_in_its_place(mapping):
 def test_all_of_other_trees_is_trained():
     trained, rebuild = trained_part([1.0, {"params": 2.0}])
     assert rebuild(trained) == trained == [1.0, {"params": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("impl", "dtype"), [("threefry2x32", "bfloat16"), ("threefry2x32", "complex64"), ("rbg", "float32")]
+)
+def test_normal_numbers_are_those_of_jax(impl, dtype):
+    key = jax.random.key(1, impl=impl)
+    got, wanted = normal(key, (3, 5), dtype), jax.random.normal(key, (3, 5), dtype)
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -28,7 +30,7 @@ def frechet_distance(mean_1: Array, cov_1: Array, mean_2: Array, cov_2: Array) -
             rounding. In derivatives, pairs of directions in which a covariance vanishes count as constant.
 
     Returns:
-        The squared distance, in squared units of the means, shape [].
+        The squared distance, in squared units of the means, in single precision at least, shape [].
 
     Raises:
         ValueError: if shapes disagree.
@@ -42,11 +44,11 @@ def frechet_distance(mean_1: Array, cov_1: Array, mean_2: Array, cov_2: Array) -
     4.0
     """
     shapes(mean_1=(mean_1, "d"), cov_1=(cov_1, "d d"), mean_2=(mean_2, "d"), cov_2=(cov_2, "d d"))
-    dtype = jnp.result_type(mean_1, cov_1, mean_2, cov_2, float)
+    dtype = _wide(mean_1, cov_1, mean_2, cov_2)
     cov_1, cov_2 = jnp.asarray(cov_1, dtype), jnp.asarray(cov_2, dtype)
     overlap = jnp.sum(jnp.linalg.svd(_root(cov_1) @ _root(cov_2), compute_uv=False))
     spread = jnp.trace(cov_1) + jnp.trace(cov_2) - 2 * overlap
-    return jnp.sum((jnp.asarray(mean_1, dtype) - mean_2) ** 2) + jnp.maximum(spread, 0)
+    return jnp.sum((jnp.asarray(mean_1, dtype) - jnp.asarray(mean_2, dtype)) ** 2) + jnp.maximum(spread, 0)
 
 
 def fid(features_1: Array, features_2: Array) -> Array:
@@ -66,7 +68,7 @@ def fid(features_1: Array, features_2: Array) -> Array:
         features_2: features of the other, shape [m, d], m at least 2.
 
     Returns:
-        The squared distance, in squared units of the features, shape [].
+        The squared distance, in squared units of the features, in single precision at least, shape [].
 
     Raises:
         ValueError: if shapes disagree, or a sample has fewer than two rows.
@@ -86,10 +88,15 @@ def fid(features_1: Array, features_2: Array) -> Array:
 
 
 def _moments(features: Array) -> tuple[Array, Array]:
-    features = jnp.asarray(features, jnp.result_type(features, float))
+    features = jnp.asarray(features, _wide(features))
     mean = jnp.mean(features, axis=0)
     centered = features - jnp.expand_dims(mean, 0)
     return mean, centered.T @ centered / (len(features) - 1)
+
+
+def _wide(*arrays: Array) -> Any:
+    """At least single precision: in half there are no eigenvalues, and differences of moments have no digits."""
+    return jnp.promote_types(jnp.result_type(*arrays, float), jnp.float32)
 
 
 @jax.custom_jvp

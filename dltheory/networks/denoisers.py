@@ -156,8 +156,9 @@ class UNet(nn.Module):
         batch, image = x.shape[:-3], x.shape[-3:]
         x = jnp.asarray(x, jnp.result_type(x, float))
         context = _Context(self.time_features, self.time_scale, self.num_classes)(x, t, labels, batch)
-        x = x.reshape(-1, *image)
-        context = jnp.broadcast_to(context, (*batch, context.shape[-1])).reshape(len(x), -1)
+        size = math.prod(batch)  # may be zero
+        x = x.reshape(size, *image)
+        context = jnp.broadcast_to(context, (*batch, context.shape[-1])).reshape(size, context.shape[-1])
 
         def block(channels: int, h: Array) -> Array:
             return _Block(channels, self.num_groups, self.activation)(h, context)

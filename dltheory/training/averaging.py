@@ -81,7 +81,7 @@ def with_ema(
             raise ValueError("`params` must be given to the update: it is them that are averaged")
         updates, inner = optimizer.update(updates, state.inner, params, **extra_args)
         num_updates = jnp.asarray(optax.safe_increment(state.num_updates))
-        kept = jnp.minimum(decay, num_updates / (num_updates + warmup))
+        kept = jnp.minimum(decay, num_updates / (num_updates + 1.0 * warmup))  # as whole numbers they might overflow
 
         def moved(average, new):
             return average + (1 - kept).astype(average.dtype) * (new.astype(average.dtype) - average)
@@ -124,5 +124,5 @@ def ema_params(state: PyTree, params: PyTree) -> PyTree:
 
 
 def _wide(leaf: Array) -> Array:
-    """A copy whose sums do not lose small changes."""
-    return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+    """A copy whose sums do not lose small changes; buffers of the parameters themselves could not be donated twice."""
+    return jnp.array(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))

@@ -75,3 +75,11 @@ def test_small_samples_of_one_law_are_apart_as_much_as_theory_says(x64):
     draws = RNG.normal(size=(200, 2, 200, 4))
     distances = np.asarray(jax.jit(jax.vmap(metrics.fid))(draws[:, 0], draws[:, 1]))
     assert abs(distances.mean() - 18 / 200) < 5 * distances.std() / np.sqrt(200) + 0.05 * 18 / 200
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_computed_in_single(dtype):
+    one, two = (jnp.asarray(20 + RNG.normal(size=(9, 2)), dtype) for _ in range(2))
+    got = metrics.fid(one, two)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, metrics.fid(one.astype(jnp.float32), two.astype(jnp.float32)))

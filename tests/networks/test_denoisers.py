@@ -171,3 +171,9 @@ def test_unknown_labels_give_nan():
     variables = moved(MLP, X, np.float32)
     out = run(MLP, variables, X.astype(np.float32), TIMES, np.array([0, 3, 4, -1]))
     np.testing.assert_array_equal(np.isnan(out).any(axis=1), [False, False, True, True])
+
+
+def test_no_images_at_all_have_no_outputs():
+    none, key = jnp.zeros((2, 0, *IMAGES.shape[1:])), jax.random.key(0)
+    outputs, _ = jax.eval_shape(UNET.init_with_output, key, none, jnp.zeros((2, 0)))
+    assert outputs.shape == none.shape

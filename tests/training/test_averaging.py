@@ -107,3 +107,19 @@ def test_half_precision_is_averaged_in_single():
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_parameters_and_their_average_can_be_donated_together():
+    params = jnp.ones(3)
+    optimizer = training.with_ema(optax.sgd(0.1))
+    step = jax.jit(lambda params, state: optimizer.update(params, state, params), donate_argnums=(0, 1))
+    state: Any = optimizer.init(params)
+    updates, _ = step(params, state)
+    np.testing.assert_allclose(updates, -0.1, rtol=1e-6)
+
+
+def test_whole_warmups_do_not_overflow():
+    optimizer, params = training.with_ema(optax.sgd(1.0), decay=0.5, warmup=9), jnp.ones(2)
+    state: Any = optimizer.init(params)
+    _, state = optimizer.update(params, state._replace(num_updates=jnp.array(2**31 - 2, jnp.int32)), params)
+    np.testing.assert_allclose(state.average, 0.5)
