@@ -64,7 +64,7 @@ def fit(
         key: random key for the minibatches; None to train on all data in every step.
         batch_size: size of the minibatches, from 1 to n; None without a key.
         loss_key: random key for losses that are random themselves, by noise or dropout: the loss of every step is given
-            a new one, folded from this and the number of the step. It has no part in the minibatches.
+            a new one, folded from this and the number of the step. It must be another key than `key`.
         trace_fn: parameters -> what to record along the way, any pytree of arrays; by default nothing is.
         trace_every: number of steps between records, a divisor of t.
 
