@@ -35,15 +35,34 @@ def safe_norm(x: Array, axis: int | None = None) -> Array:
     return jnp.squeeze(norm, axis)
 
 
+@jax.custom_jvp
 def psd_sqrt(matrix: Array) -> Array:
     """Symmetric square root of a positive semi-definite matrix [d, d]; eigenvalues below zero count as rounding.
+
+    Derivatives are finite where eigenvalues are equal, as those of the identity are; pairs of directions in which the
+    matrix vanishes count as constant.
 
     >>> psd_sqrt(jnp.array([[4.0, 0.0], [0.0, 0.0]]))
     Array([[2., 0.],
            [0., 0.]], dtype=float32)
     """
+    return _root(matrix)[0]
+
+
+@psd_sqrt.defjvp
+def _psd_sqrt_jvp(primals, tangents):
+    root, scales, vectors = _root(primals[0])
+    sums = scales[None, :] + scales[:, None]  # S dS + dS S = d(S S), solved in the eigenbasis
+    tangent = vectors.T @ ((tangents[0] + tangents[0].T) / 2) @ vectors
+    quotient = jnp.where(sums > 0, tangent / jnp.where(sums > 0, sums, 1), 0)
+    return root, vectors @ quotient @ vectors.T
+
+
+def _root(matrix: Array) -> tuple[Array, Array, Array]:
+    """The square root, its eigenvalues and its eigenvectors."""
     values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
+    scales = jnp.sqrt(jnp.maximum(values, 0))
+    return (vectors * scales[None, :]) @ vectors.T, scales, vectors
 
 
 def jittered_cholesky(matrix: Array) -> tuple[Array, Array]:

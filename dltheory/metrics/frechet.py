@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory._numerics import psd_sqrt
 from dltheory.typing import Array
 
 __all__ = ["fid", "frechet_distance"]
@@ -46,7 +46,7 @@ def frechet_distance(mean_1: Array, cov_1: Array, mean_2: Array, cov_2: Array) -
     shapes(mean_1=(mean_1, "d"), cov_1=(cov_1, "d d"), mean_2=(mean_2, "d"), cov_2=(cov_2, "d d"))
     dtype = _wide(mean_1, cov_1, mean_2, cov_2)
     cov_1, cov_2 = jnp.asarray(cov_1, dtype), jnp.asarray(cov_2, dtype)
-    overlap = jnp.sum(jnp.linalg.svd(_root(cov_1) @ _root(cov_2), compute_uv=False))
+    overlap = jnp.sum(jnp.linalg.svd(psd_sqrt(cov_1) @ psd_sqrt(cov_2), compute_uv=False))
     spread = jnp.trace(cov_1) + jnp.trace(cov_2) - 2 * overlap
     return jnp.sum((jnp.asarray(mean_1, dtype) - jnp.asarray(mean_2, dtype)) ** 2) + jnp.maximum(spread, 0)
 
@@ -97,24 +97,3 @@ def _moments(features: Array) -> tuple[Array, Array]:
 def _wide(*arrays: Array) -> Any:
     """At least single precision: in half there are no eigenvalues, and differences of moments have no digits."""
     return jnp.promote_types(jnp.result_type(*arrays, float), jnp.float32)
-
-
-@jax.custom_jvp
-def _root(matrix: Array) -> Array:
-    """Symmetric root, with a derivative that equal eigenvalues, such as those of the identity, leave finite."""
-    return _decomposed(matrix)[0]
-
-
-@_root.defjvp
-def _root_jvp(primals, tangents):
-    root, scales, vectors = _decomposed(primals[0])
-    sums = jnp.expand_dims(scales, 0) + jnp.expand_dims(scales, 1)  # S dS + dS S = d(S S), solved in the eigenbasis
-    tangent = vectors.T @ ((tangents[0] + tangents[0].T) / 2) @ vectors
-    quotient = jnp.where(sums > 0, tangent / jnp.where(sums > 0, sums, 1), 0)
-    return root, vectors @ quotient @ vectors.T
-
-
-def _decomposed(matrix: Array) -> tuple[Array, Array, Array]:
-    values, vectors = jnp.linalg.eigh(matrix)
-    scales = jnp.sqrt(jnp.maximum(values, 0))
-    return (vectors * jnp.expand_dims(scales, 0)) @ vectors.T, scales, vectors

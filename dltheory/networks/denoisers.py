@@ -163,7 +163,7 @@ class UNet(nn.Module):
         def block(channels: int, h: Array) -> Array:
             return _Block(channels, self.num_groups, self.activation)(h, context)
 
-        h = _conv(self.channels[0])(x)
+        h = _Conv(self.channels[0])(x)
         passed = []
         for level, channels in enumerate(self.channels):
             h = h if level == 0 else _halved(h)
@@ -178,7 +178,7 @@ class UNet(nn.Module):
                 h = block(channels, jnp.concatenate([h, passed.pop()], axis=-1))
             h = h if level == 0 else _doubled(h)
         h = self.activation(_normalisation(self.num_groups, h)(h))
-        return _conv(image[-1], zero=True)(h).reshape(*batch, *image)
+        return _Conv(image[-1], zero=True)(h).reshape(*batch, *image)
 
     def _check(self, x: Array) -> None:
         require(len(self.channels) >= 1, "`channels` must name at least one level")
@@ -272,9 +272,9 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, context: Array) -> Array:
-        branch = _conv(self.channels)(self.activation(_normalisation(self.num_groups, h)(h)))
+        branch = _Conv(self.channels)(self.activation(_normalisation(self.num_groups, h)(h)))
         branch = _Modulation(self.channels)(_normalisation(self.num_groups, branch)(branch), context)
-        branch = _conv(self.channels, zero=True)(self.activation(branch))
+        branch = _Conv(self.channels, zero=True)(self.activation(branch))
         return branch + (h if h.shape == branch.shape else _dense(self.channels)(h))
 
 
@@ -295,10 +295,6 @@ class _Attention(nn.Module):
 
 def _dense(features: int, zero: bool = False) -> Dense:
     return Dense(features, parametrization="standard", sigma_w=0.0 if zero else 1.0)
-
-
-def _conv(features: int, zero: bool = False) -> _Conv:
-    return _Conv(features, zero=zero)
 
 
 def _normalisation(num_groups: int, h: Array) -> nn.GroupNorm:
