@@ -2,7 +2,8 @@
 
 What the tests cost is tracing and compiling. Parallel workers therefore emit loops by XLA's older emitters, which takes
 half as long, and but for the slow tests do not optimize machine code, which saves a quarter again. A single process
-(`-n 0`), the claims and the benchmarks run what a user's program would, and so does what asks for `optimized`.
+(`-n 0`), the claims and the benchmarks run what a user's program would, and so does what asks for `optimized`; slow
+tests that compile much and compute little ask for `unoptimized`.
 """
 
 import gc
@@ -52,8 +53,18 @@ def _optimize(wanted):
 @pytest.fixture
 def optimized():
     """Runs one test on optimized machine code, for what is said of the rounding of a user's program."""
+    yield from _with_optimization(True)
+
+
+@pytest.fixture
+def unoptimized():
+    """Runs one test on machine code that is compiled fast, for what costs more to compile than to run."""
+    yield from _with_optimization(False)
+
+
+def _with_optimization(wanted):
     before = jax.config.read("jax_disable_most_optimizations")
-    _optimize(True)
+    _optimize(wanted)
     yield
     _optimize(not before)
 

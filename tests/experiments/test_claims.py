@@ -1,7 +1,7 @@
 """The sheet itself: every claim gets the verdict it should, its control fails, and a wrong theory turns it red.
 
-`python -m experiments run` checks all claims, and the slow tests do with another seed (`run --seed` with any); plain
-`pytest` takes a sample of every chapter.
+`python -m experiments run` checks all claims, `run --seed 1` does with other random numbers; plain `pytest` takes a
+sample of every chapter, and the slow tests another sample with another seed.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ def test_verdict_is_the_expected_one_and_the_control_is_rejected(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", QUICK[3::4])
 def test_verdict_does_not_depend_on_the_seed(name):
     record = evaluate(CLAIMS[name], seed=1)
     assert record.as_expected, f"{record.verdict}: {record.reason}\n{record.traceback or ''}"

@@ -16,6 +16,7 @@ from tests.infinite_width.nets import NETS, inputs
 INSTALLED = all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict"))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("unoptimized"),
     pytest.mark.skipif(
         not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"
     ),

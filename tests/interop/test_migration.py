@@ -16,6 +16,7 @@ from dltheory.interop import neural_tangents
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("unoptimized"),
     pytest.mark.skipif(
         not all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict")),
         reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)",

@@ -12,6 +12,7 @@ import pytest
 
 from dltheory.interop import neural_tangents
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
 INSTALLED = all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict"))
 needs_neural_tangents = pytest.mark.skipif(
     not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"

@@ -15,6 +15,7 @@ from dltheory.ntk import analytic_ntk
 INSTALLED = all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict"))
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("unoptimized"),
     pytest.mark.skipif(
         not INSTALLED, reason="neural-tangents is not installed (pip install --no-deps neural-tangents frozendict)"
     ),
