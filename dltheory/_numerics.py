@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dltheory.typing import Array
 
-__all__ = ["jittered_cholesky", "psd_sqrt", "safe_log", "safe_norm"]
+__all__ = ["jittered_cholesky", "psd_sqrt", "safe_log", "safe_norm", "safe_sqrt"]
 
 
 def safe_log(x: Array) -> Array:
@@ -18,6 +18,16 @@ def safe_log(x: Array) -> Array:
     """
     positive = x > 0
     return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """Square root of max(x, 0), whose derivative at 0 is 0 instead of infinity.
+
+    >>> jax.grad(safe_sqrt)(0.0)
+    Array(0., dtype=float32, weak_type=True)
+    """
+    empty = x <= 0  # false for NaN, which stays
+    return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, x)))
 
 
 def safe_norm(x: Array, axis: int | None = None) -> Array:

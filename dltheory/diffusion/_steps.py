@@ -9,25 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory._checks import require, shapes
+from dltheory._numerics import safe_sqrt
 from dltheory.typing import Array
 
-__all__ = ["at", "check_points", "check_time", "check_values", "safe_sqrt", "signal_and_noise"]
+__all__ = ["at", "check_points", "check_time", "check_values", "signal_and_noise"]
 
 
 def at(values: Array, t: Any, like: Array) -> Array:
     """Entry t of `values`, in the dtype of the points that it will multiply."""
     return values[t].astype(like.dtype)
-
-
-def safe_sqrt(x: Array) -> Array:
-    """Square root whose derivative at 0, where it is infinite, counts as 0; NaN stays NaN.
-
-    >>> import jax
-    >>> jax.grad(safe_sqrt)(0.0)
-    Array(0., dtype=float32, weak_type=True)
-    """
-    none = x <= 0
-    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, x)))
 
 
 def signal_and_noise(t: Any, schedule: Any, like: Array) -> tuple[Array, Array]:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
+from dltheory._numerics import safe_sqrt
 from dltheory.diffusion._predictions import conform, predicted
-from dltheory.diffusion._steps import at, check_points, check_time, check_values, safe_sqrt, signal_and_noise
+from dltheory.diffusion._steps import at, check_points, check_time, check_values, signal_and_noise
 from dltheory.diffusion.parametrizations import PredictFn, Prediction
 from dltheory.diffusion.posterior import posterior
 from dltheory.diffusion.schedules import Schedule, respaced

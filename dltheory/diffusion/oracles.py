@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from dltheory._checks import shapes
+from dltheory._numerics import safe_sqrt
 from dltheory.diffusion._predictions import conform, predicted
-from dltheory.diffusion._steps import at, check_points, check_time, safe_sqrt, signal_and_noise
+from dltheory.diffusion._steps import at, check_points, check_time, signal_and_noise
 from dltheory.diffusion.mixtures import GaussianMixture, diffused, mixture_posterior, mixture_sample
 from dltheory.diffusion.parametrizations import PredictFn, Prediction
 from dltheory.diffusion.schedules import Schedule

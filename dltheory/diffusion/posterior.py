@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dltheory.diffusion._steps import at, check_points, check_time, safe_sqrt
+from dltheory._numerics import safe_sqrt
+from dltheory.diffusion._steps import at, check_points, check_time
 from dltheory.diffusion.schedules import Schedule
 from dltheory.typing import Array
 

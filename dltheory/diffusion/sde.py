@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory._checks import require, shapes
+from dltheory._numerics import safe_sqrt
 from dltheory.diffusion._fields import require_positive
-from dltheory.diffusion._steps import safe_sqrt
 from dltheory.typing import Array, PRNGKey, Scalar
 
 __all__ = ["LinearSde", "Sde", "linear_sde", "sub_vp_sde", "ve_sde", "vp_sde"]

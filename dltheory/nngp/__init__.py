@@ -12,6 +12,7 @@ from dltheory.nngp.covariances import (
 )
 from dltheory.nngp.dual import Dual, smooth_dual
 from dltheory.nngp.moments import excess_kurtosis
+from dltheory.nngp.quadrature import quadrature_dual
 from dltheory.nngp.rectifiers import arccos_kernel, rectified_monomial_dual, rectifier_dual, sign_dual
 from dltheory.nngp.recursion import (
     NetworkKernels,
@@ -67,6 +68,7 @@ __all__ = [
     "normalized_exponential_dual",
     "pair_covariance",
     "polynomial_dual",
+    "quadrature_dual",
     "rbf_dual",
     "rectified_monomial_dual",
     "rectifier_dual",

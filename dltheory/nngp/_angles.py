@@ -15,19 +15,9 @@ from numpy.polynomial import chebyshev
 
 from dltheory.typing import Array
 
-__all__ = ["angle", "inverse_sqrt", "magnitude", "safe_ratio", "safe_sqrt", "sine_excess"]
+__all__ = ["angle", "as_correlation", "inverse_sqrt", "magnitude", "safe_ratio", "sine_excess"]
 
 _OCTANT = 1 - np.sqrt(0.5)  # 1 - cos(pi / 4)
-
-
-def safe_sqrt(x: Array) -> Array:
-    """Square root of max(x, 0), whose derivative at 0 is 0 instead of infinity.
-
-    >>> jax.grad(safe_sqrt)(0.0)
-    Array(0., dtype=float32, weak_type=True)
-    """
-    empty = x <= 0  # false for NaN, which stays
-    return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, x)))
 
 
 def inverse_sqrt(x: Array) -> Array:
@@ -57,6 +47,15 @@ def magnitude(x: Array) -> Array:
     Array(1., dtype=float32, weak_type=True)
     """
     return jnp.where(x >= 0, x, -x)
+
+
+def as_correlation(x: Array) -> Array:
+    """A correlation within [-1, 1], which it leaves by rounding only: its derivative is that of what was rounded.
+
+    >>> jax.grad(as_correlation)(1.0)
+    Array(1., dtype=float32, weak_type=True)
+    """
+    return x + jax.lax.stop_gradient(jnp.clip(x, -1.0, 1.0) - x)
 
 
 @jax.custom_jvp

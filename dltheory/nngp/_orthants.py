@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 
-from dltheory.nngp._angles import angle, magnitude, safe_ratio, safe_sqrt, sine_excess
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import angle, magnitude, safe_ratio, sine_excess
 from dltheory.nngp.covariances import PairCovariance, correlation, correlation_gap
 from dltheory.typing import Array
 

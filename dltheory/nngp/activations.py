@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require
+from dltheory.nngp._selection import known_dual
 from dltheory.nngp.dual import Dual
 from dltheory.nngp.rectifiers import rectified_monomial_dual, rectifier_dual, sign_dual
 from dltheory.nngp.series import series_dual
@@ -74,10 +75,11 @@ def dual_activation(activation: Activation) -> Dual:
     r"""The dual of an activation.
 
     In closed form where one is known, by name ("relu", "leaky_relu", "abs", "erf", "sigmoid_like", "gelu", "sin",
-    "cos", "rbf", "exp", "sign", "step", "identity") or by JAX's function (`jax.nn.relu`, `jnp.sin`, ...). Any other
-    function, and the names "tanh", "sigmoid", "silu", "softplus", "mish", "elu", "selu", "celu", "relu6", "hard_tanh",
-    "hard_sigmoid" and "hard_swish", by its Hermite series (see `series_dual`). "gelu" is the exact one, while
-    `jax.nn.gelu` is by default its approximation with a hyperbolic tangent.
+    "cos", "rbf", "exp", "sign", "step", "identity") or by JAX's function (`jax.nn.relu`, `jnp.sin`, ...). The names
+    "tanh", "sigmoid", "silu", "softplus", "mish", "elu", "selu", "celu", "relu6", "hard_tanh", "hard_sigmoid" and
+    "hard_swish", and JAX's functions of these names, by Hermite series, and by quadrature if some variance is so large
+    that the error of the series would show (see `series_dual` and `quadrature_dual`). Any other function by its series
+    alone. "gelu" is the exact one, while `jax.nn.gelu` is by default its approximation with a hyperbolic tangent.
 
     Args:
         activation: name, function of an array acting entry by entry, or a `Dual`, which is returned as it is. The kinks
@@ -107,4 +109,6 @@ def dual_activation(activation: Activation) -> Dual:
         return _BY_NAME[activation]() if activation in _BY_NAME else dual_activation(_BY_SERIES[activation])
     if activation in _BY_FUNCTION:
         return _BY_NAME[_BY_FUNCTION[activation]]()
-    return series_dual(activation, kinks=_KINKS.get(activation, ()))
+    if activation in _BY_SERIES.values():
+        return known_dual(activation, _KINKS.get(activation, ()))
+    return series_dual(activation)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dltheory._checks import require, shapes
-from dltheory.nngp._angles import inverse_sqrt, magnitude, safe_ratio, safe_sqrt
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import as_correlation, inverse_sqrt, magnitude, safe_ratio
 from dltheory.typing import Array, ArrayLike
 
 __all__ = [
@@ -69,7 +70,7 @@ def pair_covariance(variance1: Array, variance2: Array, covariance: Array) -> Pa
     Array(0.75, dtype=float32)
     """
     require_broadcast(variance1=variance1, variance2=variance2, covariance=covariance)
-    rho = jnp.clip(covariance * inverse_sqrt(variance1) * inverse_sqrt(variance2), -1.0, 1.0)
+    rho = as_correlation(covariance * inverse_sqrt(variance1) * inverse_sqrt(variance2))
     size = safe_sqrt(variance1) * safe_sqrt(variance2)
     return PairCovariance(variance1, variance2, rho * size, (1 - rho) * (1 + rho))
 
@@ -135,12 +136,38 @@ def input_covariance(x1: Array, x2: Array | None = None) -> PairCovariance:
     other = x1 if x2 is None else x2
     d = shapes(x1=(x1, "n d"), x2=(other, "m d"))["d"]
     require(d > 0, "`x1` must have at least one coordinate")
+    dtype = jnp.result_type(float, x1, other)  # integers become numbers
+    return _input_covariance(jnp.asarray(x1, dtype), jnp.asarray(other, dtype), same)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _input_covariance(x1: Array, x2: Array, same: bool) -> PairCovariance:
     unit1, norm1 = _directions(x1)
-    unit2, norm2 = (unit1, norm1) if same else _directions(other)
+    unit2, norm2 = (unit1, norm1) if same else _directions(x2)
     rho, residual = _alignment(unit1, unit2, same)
-    scale1, scale2 = norm1 / d**0.5, norm2.T / d**0.5
-    covariance = scale1 * rho * scale2
-    return PairCovariance(scale1**2, scale2**2, covariance, residual)
+    root = x1.shape[1] ** 0.5
+    scale1, scale2 = norm1 / root, norm2.T / root
+    return PairCovariance(scale1**2, scale2**2, scale1 * rho * scale2, residual)
+
+
+@_input_covariance.defjvp
+def _input_covariance_jvp(same, primals, tangents):
+    """Products have derivatives at zero inputs too, which directions do not."""
+    (x1, x2), (x1_dot, x2_dot) = primals, tangents
+    pairs = _input_covariance(x1, x2, same)
+    (unit1, norm1), (unit2, norm2) = _directions(x1), _directions(x2)
+    d = x1.shape[1]
+    turn1, turn2 = safe_ratio(x1_dot, norm1), safe_ratio(x2_dot, norm2)
+    along1, along2 = (jnp.sum(u * t, axis=1, keepdims=True) for u, t in ((unit1, turn1), (unit2, turn2)))
+    rho = jnp.clip(unit1 @ unit2.T, -1.0, 1.0)
+    rho_dot = turn1 @ unit2.T + unit1 @ turn2.T - rho * (along1 + along2.T)
+    change = PairCovariance(
+        variance1=2 * jnp.sum((x1 / d) * x1_dot, axis=1, keepdims=True),
+        variance2=2 * jnp.sum((x2 / d) * x2_dot, axis=1, keepdims=True).T,
+        covariance=x1_dot @ (x2 / d).T + (x1 / d) @ x2_dot.T,
+        residual=-2 * rho * rho_dot,
+    )
+    return pairs, change
 
 
 def affine_covariance(pairs: PairCovariance, sigma_w: ArrayLike, sigma_b: ArrayLike) -> PairCovariance:
@@ -206,7 +233,7 @@ def correlation(pairs: PairCovariance) -> Array:
     Array(0.5, dtype=float32)
     """
     size = safe_sqrt(pairs.variance1) * safe_sqrt(pairs.variance2)
-    return jnp.clip(safe_ratio(pairs.covariance, size), -1.0, 1.0)
+    return as_correlation(safe_ratio(pairs.covariance, size))
 
 
 def half_squared_distance(pairs: PairCovariance) -> Array:
@@ -269,7 +296,6 @@ def _directions(x: Array) -> tuple[Array, Array]:
     return jax.lax.cond(ordinary, direct, scaled, x)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _alignment(unit1: Array, unit2: Array, same: bool) -> tuple[Array, Array]:
     """Correlations rho [n, m] of unit (or zero) vectors and 1 - rho^2, accurate for nearly parallel ones."""
     product = unit1 @ unit2.T
@@ -283,14 +309,6 @@ def _alignment(unit1: Array, unit2: Array, same: bool) -> tuple[Array, Array]:
     else:
         gap = _refine(gap, near, product, unit1, unit2)
     return jnp.where(product >= 0, 1 - gap, gap - 1), gap * (2 - gap)
-
-
-@_alignment.defjvp
-def _alignment_jvp(same, primals, tangents):
-    (unit1, unit2), (unit1_dot, unit2_dot) = primals, tangents
-    rho, residual = _alignment(unit1, unit2, same)
-    rho_dot = unit1_dot @ unit2.T + unit1 @ unit2_dot.T
-    return (rho, residual), (rho_dot, -2 * rho * rho_dot)
 
 
 def _distance(a: Array, b: Array, product: Array) -> Array:

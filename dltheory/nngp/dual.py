@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dltheory.nngp._angles import inverse_sqrt, magnitude, safe_ratio, safe_sqrt
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import inverse_sqrt, magnitude, safe_ratio
+from dltheory.nngp._features import features, threshold
 from dltheory.nngp.covariances import PairCovariance, correlation
 from dltheory.typing import Array
 
@@ -43,6 +45,7 @@ def smooth_dual(
     derivative: Callable[[PairCovariance], Array],
     parity: int = 0,
     distance: Callable[[PairCovariance], Array] | None = None,
+    loss: Callable[[PairCovariance, Array, Array], Array] | None = None,
 ) -> Dual:
     r"""The dual of a smooth activation from its closed form, with the digits kept where u and v are nearly equal.
 
@@ -64,6 +67,8 @@ def smooth_dual(
         parity: 1 if phi is even, -1 if it is odd: then pairs near rho = -1 are treated alike. 0 if it is neither.
         distance: pair -> E (phi(u) - phi(v))^2 / 2, relatively accurate for nearly equal u and v; with a parity, that
             of |phi(u)| and |phi(v)| for nearly opposite ones.
+        loss: instead of that, (pair, :math:`\sqrt{T_{11} T_{22}}`, the plain difference) -> the left side itself, if it
+            is dear: it is computed only if some pair needs it.
 
     Returns:
         The dual.
@@ -90,19 +95,24 @@ def smooth_dual(
         size = safe_sqrt(first) * safe_sqrt(second)
         plain = jnp.maximum(size - (magnitude(value) if parity else value), 0.0)
         near = plain < threshold(size) * size
-        if distance is None:
+        if loss is not None:
+            needed = jnp.any(near & ((pairs.residual > 0) | (pairs.variance1 != pairs.variance2)))
+            # Without derivatives: those of the residual come from the other moments.
+            rough = jax.tree.map(jax.lax.stop_gradient, (pairs, size, plain))
+            accurate = jax.lax.cond(needed, loss, lambda *given: jnp.zeros_like(given[-1]), *rough)
+        elif distance is None:
             accurate = _aligned_loss(pairs, size) + _correlation_loss(pairs, folded)
         else:
             accurate = jnp.maximum(distance(pairs) - (safe_sqrt(first) - safe_sqrt(second)) ** 2 / 2, 0.0)
-        loss = jnp.where(near, accurate, plain)
+        lost = jnp.where(near, accurate, plain)
         # Rounding of nearly equal pairs would grow from layer to layer where it is not that of the variances.
-        consistent = size - loss
+        consistent = size - lost
         consistent = jnp.where(value >= 0, consistent, -consistent) if parity else consistent
         value = value + jax.lax.stop_gradient(jnp.where(near, consistent - value, 0.0))
         if not parity:  # the image of opposite pairs is an ordinary one
-            loss = jnp.where(value >= 0, loss, size + value)
+            lost = jnp.where(value >= 0, lost, size + value)
         inverse = inverse_sqrt(first) * inverse_sqrt(second)
-        gap = jnp.where(inverse > 0, jnp.minimum(loss * inverse, 1.0), 1.0)
+        gap = jnp.where(inverse > 0, jnp.minimum(lost * inverse, 1.0), 1.0)
         return features(first, second, value, gap)
 
     def _correlation_loss(pairs: PairCovariance, folded: Array) -> Array:
@@ -121,7 +131,8 @@ def smooth_dual(
         logarithm = jnp.where(both, jnp.log(jnp.where(both, q1, 1.0)) - jnp.log(jnp.where(both, q2, 1.0)), 0.0)
         curvature = safe_sqrt(_curvature(q1)) * safe_sqrt(_curvature(q2))
         plain = jnp.maximum(size - jnp.abs(product(_parallel(q1, q2))), 0.0)
-        return jnp.where(jnp.abs(logarithm) < threshold(size), size * curvature * logarithm**2 / 2, plain)
+        equal = (jnp.abs(logarithm) < threshold(size)) & ((q1 > 0) == (q2 > 0))
+        return jnp.where(equal, size * curvature * logarithm**2 / 2, plain)
 
     def _curvature(q: Array) -> Array:
         """d^2 log T / (d log K_11 d log K_22) of parallel pairs, at equal variances."""
@@ -138,35 +149,6 @@ def smooth_dual(
         return jnp.where(q > 0, jax.jvp(along_first, (zero,), (one,))[1], 0.0)
 
     return Dual(kernel, derivative)
-
-
-def features(variance1: Array, variance2: Array, covariance: Array, gap: Array) -> PairCovariance:
-    """Second moments with 1 - |rho| given. Derivatives of the residual are those of the other moments.
-
-    To differentiate what makes the gap accurate would be dear, and no better: the derivative of 1 - rho^2 is smooth.
-    """
-    residual = _residual(variance1, variance2, covariance, jax.lax.stop_gradient(gap))
-    return PairCovariance(variance1, variance2, covariance, residual)
-
-
-@jax.custom_jvp
-def _residual(variance1: Array, variance2: Array, covariance: Array, gap: Array) -> Array:
-    del variance1, variance2, covariance
-    return gap * (2 - gap)
-
-
-@_residual.defjvp
-def _residual_jvp(primals, tangents):
-    def square(variance1: Array, variance2: Array, covariance: Array) -> Array:
-        return safe_ratio(covariance, safe_sqrt(variance1) * safe_sqrt(variance2)) ** 2
-
-    _, change = jax.jvp(square, primals[:3], tangents[:3])
-    return _residual(*primals), -change
-
-
-def threshold(x: Array) -> float:
-    """Where the error of a difference, epsilon / threshold, meets that of a second-order term, threshold^2."""
-    return float(jnp.finfo(x.dtype).eps) ** 0.25
 
 
 def _parallel(q1: Array, q2: Array) -> PairCovariance:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.polynomial import Polynomial
 
 from dltheory._checks import require
-from dltheory.nngp._angles import angle, magnitude, safe_sqrt, sine_excess
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import angle, magnitude, sine_excess
 from dltheory.nngp.covariances import PairCovariance, correlation, pair_covariance, require_broadcast
 from dltheory.nngp.dual import Dual, smooth_dual
 from dltheory.typing import Array, ArrayLike

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory._checks import require
-from dltheory.nngp._angles import magnitude, safe_ratio, safe_sqrt
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import magnitude, safe_ratio
+from dltheory.nngp._features import features
 from dltheory.nngp._orthants import RampProducts, ramp_products, step_products
 from dltheory.nngp.covariances import PairCovariance, correlation
-from dltheory.nngp.dual import Dual, features
+from dltheory.nngp.dual import Dual
 from dltheory.typing import Array
 
 __all__ = ["SeriesError", "hermite_coefficients", "polynomial_dual", "series_dual", "series_error"]
@@ -250,7 +252,7 @@ def _coefficients(
     fn: Callable[[Array], Array], q: Array, num_terms: int, kinks: tuple[float, ...], num_nodes: int
 ) -> Array:
     """Coefficients [K + 2, ...]; the last two are the roots of what even and odd terms beyond K add to E phi^2."""
-    q = q[..., None]
+    shape, q = q.shape, q.reshape(-1, 1)  # without axes of size 1 in between, which cost time to compile
     nodes, weights = _panels(q, kinks, num_nodes)
     root = safe_sqrt(q)
     right, left = fn(root * nodes), fn(-root * nodes)
@@ -272,7 +274,7 @@ def _coefficients(
     _, terms = jax.lax.scan(pair_of_terms, start, degrees)
     totals = jnp.stack([jnp.sum(weights * envelope * part**2, axis=-1) for part in (even, odd)])
     tails = safe_sqrt(totals - jnp.sum(terms**2, axis=0))
-    return jnp.concatenate([terms, tails[None]]).reshape(num_terms + 2, *q.shape[:-1])
+    return jnp.concatenate([terms, tails[None]]).reshape(num_terms + 2, *shape)
 
 
 def _panels(q: Array, kinks: tuple[float, ...], num_nodes: int) -> tuple[Array, Array]:

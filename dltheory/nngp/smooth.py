@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dltheory.nngp._angles import angle, magnitude, safe_ratio, safe_sqrt
+from dltheory._numerics import safe_sqrt
+from dltheory.nngp._angles import angle, magnitude, safe_ratio
+from dltheory.nngp._features import threshold
 from dltheory.nngp.covariances import (
     PairCovariance,
     correlation,
@@ -15,7 +17,7 @@ from dltheory.nngp.covariances import (
     pair_covariance,
     require_broadcast,
 )
-from dltheory.nngp.dual import Dual, smooth_dual, threshold
+from dltheory.nngp.dual import Dual, smooth_dual
 from dltheory.typing import Array, ArrayLike
 
 __all__ = [

@@ -163,6 +163,7 @@ CASES = (
     _static_case("gabor_dual", nngp.gabor_dual),
     _static_case("polynomial_dual", lambda: nngp.polynomial_dual([0.2, -0.5, 0.3, 0.1])),
     _static_case("series_dual", lambda: nngp.series_dual(jnp.tanh, num_terms=32)),
+    _static_case("quadrature_dual", lambda: nngp.quadrature_dual(jnp.tanh)),
     _static_case("smooth_dual", _square),
     _static_case("dual_activation", lambda: nngp.dual_activation("cos")),
     Case(

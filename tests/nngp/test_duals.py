@@ -92,19 +92,19 @@ DUALS = {
         (),
     ),
     "silu": (
-        lambda: nngp.dual_activation("silu"),
+        lambda: nngp.series_dual(jax.nn.silu),
         lambda x: x * _logistic(x),
         lambda x: _logistic(x) * (1 + x * _logistic(-x)),
         (),
     ),
     "hard_tanh": (
-        lambda: nngp.dual_activation("hard_tanh"),
+        lambda: nngp.series_dual(jax.nn.hard_tanh, kinks=(-1.0, 1.0)),
         lambda x: np.clip(x, -1, 1),
         lambda x: (np.abs(x) < 1) * 1.0,
         (-1, 1),
     ),
     "elu": (
-        lambda: nngp.dual_activation("elu"),
+        lambda: nngp.series_dual(jax.nn.elu, kinks=(0.0,)),
         lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
         lambda x: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0))),
         (0,),
@@ -282,12 +282,16 @@ def test_series_meets_the_closed_form(kinked, x64):
 
 
 @RECURSION
-@pytest.mark.parametrize("name", [pytest.param("selu", marks=pytest.mark.slow), "tanh"])
-def test_residual_of_unequal_variances(name, x64):
+@pytest.mark.parametrize(
+    "dual",
+    [pytest.param(nngp.series_dual(jax.nn.selu, kinks=(0.0,)), marks=pytest.mark.slow), nngp.series_dual(jnp.tanh)],
+    ids=["selu", "tanh"],
+)
+def test_residual_of_unequal_variances(dual, x64):
     """Coefficients of unequal variances may differ in sign, and the even part of a negative dual be negative."""
     rho = np.array([-0.99, -0.3, 0.3, 0.99])
     moments = np.full(4, 0.3), np.full(4, 4.0), rho * np.sqrt(1.2)
-    moved = jax.jit(lambda *moments: nngp.dual_activation(name).kernel(nngp.pair_covariance(*moments)))(*moments)
+    moved = jax.jit(lambda *moments: dual.kernel(nngp.pair_covariance(*moments)))(*moments)
     correlation = np.asarray(moved.covariance) / np.sqrt(np.asarray(moved.variance1) * np.asarray(moved.variance2))
     np.testing.assert_allclose(moved.residual, 1 - correlation**2, rtol=1e-9)
 
@@ -337,3 +341,17 @@ def test_the_approximate_gelu_is_not_taken_for_the_exact_one():
 
     exact, approximate = kernels(4.0, 4.0, 1.0)
     assert 1e-6 < abs(float(exact - approximate)) < 1e-2
+
+
+@pytest.mark.parametrize(
+    "dual",
+    [nngp.gaussian_dual(), pytest.param(nngp.quadrature_dual(jax.nn.sigmoid), marks=pytest.mark.slow)],
+    ids=["gaussian", "sigmoid"],
+)
+def test_a_small_variance_beside_none(dual):
+    """The pair loses little, but not nothing: E phi(0) phi(v) is phi(0) times a mean."""
+    q = jnp.array([0.01, 1e-4])
+    found = dual.kernel(nngp.pair_covariance(jnp.zeros(2), q, jnp.zeros(2))).covariance
+    exact = dual.kernel(nngp.PairCovariance(q, q, jnp.zeros(2), jnp.ones(2))).covariance**0.5  # (E phi)^2
+    origin = dual.kernel(nngp.pair_covariance(*jnp.zeros((3, 2)))).covariance**0.5
+    np.testing.assert_allclose(found, origin * exact, rtol=2e-6)
