@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory._programs import Equation
+from dltheory.infinite_width._errors import UnsupportedError
 from dltheory.infinite_width._gaussians import (
     Atom,
     Feature,
     Node,
     Term,
-    UnsupportedError,
     Wrapped,
     is_mask,
     scale_node,
@@ -269,7 +269,9 @@ def _require_limit(nodes: Sequence[Node]) -> None:
             else "a nonlinear function of sums over a few random weights, which are not Gaussian, has no closed form"
         )
     if len(nodes) > 2:
-        raise UnsupportedError("a function that ties together more than two Gaussians has no rule")
+        raise UnsupportedError(
+            "a function of more than two Gaussians, as in cells of LSTM and GRU, has a limit but no rule"
+        )
     if len(nodes) == 2 and nodes[0].leaves & nodes[1].leaves:
         raise UnsupportedError("a function of two Gaussians that depend on each other has no rule")
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dltheory.infinite_width._functions import Elementwise, elementwise
+from dltheory.infinite_width._elementwise import Elementwise
+from dltheory.infinite_width._functions import elementwise
 from dltheory.infinite_width._known import Known
 from dltheory.infinite_width._positions import Index, PositionMap, Windows
 from dltheory.typing import Array
@@ -33,7 +34,6 @@ __all__ = [
     "Source",
     "Sum",
     "Term",
-    "UnsupportedError",
     "Wrapped",
     "as_node",
     "is_mask",
@@ -46,26 +46,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-
-
-class UnsupportedError(NotImplementedError):
-    """A network has no infinite-width limit of the kind computed here, or there is no rule for one of its operations.
-
-    Attributes:
-        located: whether the message says where.
-    """
-
-    located = False
-
-    def at(self, where: str) -> UnsupportedError:
-        """The same with the place in its message, if it has none yet."""
-        if self.located or not where:
-            return self
-        error = UnsupportedError(
-            f"{where}: {self}. `infinite_width.monte_carlo_kernel` estimates the kernel of any network"
-        )
-        error.located = True
-        return error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

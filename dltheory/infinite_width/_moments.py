@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dltheory import nngp
-from dltheory.infinite_width import _functions
+from dltheory._numerics import safe_sqrt
+from dltheory.infinite_width._elementwise import Elementwise
+from dltheory.infinite_width._errors import UnsupportedError
+from dltheory.infinite_width._functions import elementwise
 from dltheory.infinite_width._gaussians import (
     Atom,
     Bias,
@@ -28,15 +31,16 @@ from dltheory.infinite_width._gaussians import (
     Source,
     Sum,
     Term,
-    UnsupportedError,
     Wrapped,
     is_mask,
     node_feature,
 )
 from dltheory.infinite_width._known import Known
+from dltheory.infinite_width._pairs import mean, second_moment
+from dltheory.infinite_width._plane import plane_mean, plane_second_moment
 from dltheory.infinite_width._positions import Index, Windows
 from dltheory.nngp import PairCovariance, half_squared_distance
-from dltheory.nngp._angles import safe_ratio, safe_sqrt
+from dltheory.nngp._angles import as_correlation, safe_ratio
 from dltheory.nngp.covariances import affine_moments
 from dltheory.typing import Array
 
@@ -197,8 +201,8 @@ class Moments:
         params = [self.per_example(p, s, positions) for p in atom.params]
         if len(atom.nodes) == 2:
             first, second = (self.variance(n, s) for n in atom.nodes)
-            return _functions.plane_mean(_on_plane(atom, atom.nodes), first, second, params)
-        return _functions.mean(atom.function, self.variance(node, s), params)
+            return plane_mean(_on_plane(atom, atom.nodes), first, second, params)
+        return mean(atom.function, self.variance(node, s), params)
 
     def _node_mean(self, node: Node, s: int) -> Array:
         if isinstance(node, Wrapped):
@@ -642,8 +646,8 @@ class Moments:
             def product(u: Array, *params: Array) -> Array:
                 return a((u,), params[:count]) * b((u,), params[count:])
 
-            function = _functions.elementwise(product, count + len(b.params))
-            return Block(_functions.mean(function, q, [*f_params, *g_params]))
+            function = elementwise(product, count + len(b.params))
+            return Block(mean(function, q, [*f_params, *g_params]))
         block = self.block(first, second, pairing, full)
         if block is None:  # dependent by name, but of different channels
             means = self._atom_mean(a, pairing.left), self._atom_mean(b, pairing.right)
@@ -655,10 +659,10 @@ class Moments:
             if block.ntk is not None:
                 ntk = block.ntk * a.function.dual.derivative(pairs)  # pyright: ignore[reportOptionalMemberAccess]
             return Block(result.covariance, result.residual, ntk)
-        covariance = _functions.second_moment(a.function, b.function, pairs, f_params, g_params)
+        covariance = second_moment(a.function, b.function, pairs, f_params, g_params)
         ntk = None
         if block.ntk is not None:
-            ntk = block.ntk * _functions.slope_moment(a.function, b.function, pairs, f_params, g_params)
+            ntk = block.ntk * second_moment(a.function, b.function, pairs, f_params, g_params, slope=True)
         return Block(covariance, None, ntk)
 
     def _mask_pair(self, a: Atom, b: Atom, pairing: Pairing, full: bool) -> Block:
@@ -686,9 +690,9 @@ class Moments:
             def product(u: Array, w: Array, *params: Array) -> Array:
                 return f.fn(u, w, *params[:count]) * g.fn(u, w, *params[count:])
 
-            function = _functions.elementwise(product, 1 + count + len(b.params))
+            function = elementwise(product, 1 + count + len(b.params))
             first, second = (self.variance(node, pairing.left) for node in lefts)
-            return Block(_functions.plane_mean(function, first, second, [*f_params, *g_params]))
+            return Block(plane_mean(function, first, second, [*f_params, *g_params]))
         blocks, pairs = [], []
         for x, y in zip(lefts, rights, strict=True):
             block = self.block(x, y, pairing, full)
@@ -697,12 +701,13 @@ class Moments:
                 block = Block(0 * self._outer(first, self.variance(y, pairing.right), pairing, full))
             blocks.append(block)
             pairs.append(self.pairs(x, y, pairing, full, block))
-        covariance = _functions.plane_second_moment(f, g, pairs[0], pairs[1], f_params, g_params)
+        covariance = plane_second_moment(f, g, pairs[0], pairs[1], f_params, g_params)
         ntk = None
-        if any(block.ntk is not None for block in blocks):
-            slopes = _functions.plane_slope_moments(f, g, pairs[0], pairs[1], f_params, g_params)
-            ntk = sum(s * block.ntk for s, block in zip(slopes, blocks, strict=True) if block.ntk is not None)
-        return Block(covariance, None, ntk)  # pyright: ignore[reportArgumentType]
+        for i, block in enumerate(blocks):
+            if block.ntk is not None:
+                change = plane_second_moment(f, g, pairs[0], pairs[1], f_params, g_params, along=i) * block.ntk
+                ntk = change if ntk is None else ntk + change
+        return Block(covariance, None, ntk)
 
     def _positioned(self, known: Known, pairing: Pairing, full: bool, positions: tuple, *, left: bool) -> Array:
         array = self.per_example(known, pairing.left if left else pairing.right, positions)
@@ -714,7 +719,7 @@ class Moments:
         return array.reshape(*array.shape[: pairing.lead], *shape)
 
 
-_CHAIN = 3  # so many equal layers are worth a loop
+_CHAIN = 2  # so many equal layers are worth a loop
 
 
 class _Layer(NamedTuple):
@@ -831,7 +836,7 @@ def _partners(nodes: tuple[Node, ...], others: tuple[Node, ...]) -> tuple[Node, 
     return tuple(found)
 
 
-def _on_plane(atom: Atom, nodes: tuple[Node, ...]) -> _functions.Elementwise:
+def _on_plane(atom: Atom, nodes: tuple[Node, ...]) -> Elementwise:
     """A function as one of two nodes, its own among them."""
     places = [nodes.index(node) for node in atom.nodes]
 
@@ -839,7 +844,7 @@ def _on_plane(atom: Atom, nodes: tuple[Node, ...]) -> _functions.Elementwise:
         here = [(u, w)[i] for i in places]
         return jnp.broadcast_to(atom(tuple(here), params), jnp.broadcast_shapes(u.shape, w.shape))
 
-    return _functions.elementwise(fn, 1 + len(atom.params))
+    return elementwise(fn, 1 + len(atom.params))
 
 
 def _alike(first: Index, second: Index) -> bool:
@@ -871,5 +876,5 @@ def _residual(pairs: PairCovariance, distance: Array) -> Array:
     size = root1 * root2
     unequal = safe_ratio(pairs.variance1 - pairs.variance2, root1 + root2) ** 2 / 2
     gap = jnp.clip(safe_ratio(distance - unequal, size, 1.0), 0.0, 2.0)
-    rho = jnp.clip(safe_ratio(pairs.covariance, size), -1.0, 1.0)
+    rho = as_correlation(safe_ratio(pairs.covariance, size))
     return jnp.where(rho > 0, gap * (2 - gap), (1 - rho) * (1 + rho))

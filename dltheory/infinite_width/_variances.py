@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import numpy as np
 
 from dltheory._checks import require
-from dltheory.infinite_width._interpreter import Value, Weights
 from dltheory.infinite_width._known import Known, is_concrete
+from dltheory.infinite_width._param_variance import ParamVariance, given_variances, named_leaves
+from dltheory.infinite_width._values import Value, Weights
 from dltheory.typing import PyTree
 
-__all__ = ["ParamVariance", "Variances"]
-
-ParamVariance = str | float | PyTree | Callable[[str, tuple[int, ...]], Any]
+__all__ = ["Variances"]
 
 _INITIAL = {"scale": 1.0, "mean": 0.0, "var": 1.0}  # what libraries call variables that do not start at random
 _STATISTICS = {"mean", "var"}  # which are no parameters
@@ -32,34 +31,14 @@ class Variances:
         leaves: the leaves, concrete or abstract.
     """
 
-    def __init__(self, params: PyTree, param_variance: Any) -> None:
-        paths = jax.tree.leaves_with_path(params, is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-        self.names = [
-            "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p) for p, _ in paths
-        ]
-        self.leaves = [leaf for _, leaf in paths]
-        self.given = self._given(params, param_variance)
-        for name, variance in zip(self.names, self.given, strict=True):
-            _require_variance(name, variance)
+    def __init__(self, params: PyTree, param_variance: ParamVariance | None) -> None:
+        named = named_leaves(params)
+        self.names = [name for name, _ in named]
+        self.leaves = [leaf for _, leaf in named]
+        self.given = given_variances(params, param_variance)
         self.convention = param_variance if isinstance(param_variance, str) else None
         if param_variance is None:
             self.convention = self._likely()
-        require(
-            self.convention in (None, "lecun", "unit"),
-            f"`param_variance` must be 'lecun', numbers or a function, got {param_variance!r}",
-        )
-
-    def _given(self, params: PyTree, param_variance: Any) -> list[Any]:
-        """The variance of every leaf, None where the convention says it."""
-        if param_variance is None or isinstance(param_variance, str):
-            return [None] * len(self.leaves)
-        if callable(param_variance):
-            return [param_variance(name, tuple(leaf.shape)) for name, leaf in zip(self.names, self.leaves, strict=True)]
-        if isinstance(param_variance, int | float) or getattr(param_variance, "shape", None) == ():
-            return [param_variance] * len(self.leaves)
-        same = jax.tree.structure(param_variance) == jax.tree.structure(params)
-        require(same, "`param_variance` must have the structure of `params`")
-        return jax.tree.leaves(param_variance)
 
     def _likely(self) -> str:
         """The convention that explains the values best: variances 1 / fan_in or 1."""
@@ -127,15 +106,6 @@ def _deviation(square: float, variance: float, count: int) -> float:
         return 0.0 if square == 0 else math.inf
     spread = 2 / (9 * count)
     return (math.cbrt(square / variance) - (1 - spread)) / math.sqrt(spread)
-
-
-def _require_variance(name: str, variance: Any) -> None:
-    if variance is None:
-        return
-    number = isinstance(variance, int | float) or getattr(variance, "shape", None) == ()
-    require(number, f"`param_variance` must be one number for {name}, got {variance!r}")
-    if is_concrete(variance):
-        require(0 <= float(variance) < math.inf, f"`param_variance` must not be negative, got {variance} for {name}")
 
 
 def _is_value(leaf: Any) -> bool:

@@ -8,14 +8,17 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from dltheory import _axes, _programs
 from dltheory._checks import leading_axis, require
-from dltheory.infinite_width._gaussians import UnsupportedError
-from dltheory.infinite_width._interpreter import Interpreter, Random
+from dltheory.infinite_width._errors import UnsupportedError
+from dltheory.infinite_width._interpreter import Interpreter
 from dltheory.infinite_width._known import Known
 from dltheory.infinite_width._moments import Moments, Pairing
-from dltheory.infinite_width._variances import ParamVariance, Variances
+from dltheory.infinite_width._param_variance import ParamVariance
+from dltheory.infinite_width._values import Random
+from dltheory.infinite_width._variances import Variances
 from dltheory.typing import ApplyFn, Array, PyTree
 
 __all__ = ["InfiniteWidthKernelFn", "Kernel", "kernel_fn"]
@@ -68,8 +71,12 @@ def kernel_fn(
     Entries of weights are taken as Gaussian. Where few inputs are summed, as in a first layer, other laws of the same
     variance have other limits: Flax's `lecun_normal` truncates. All axes that weights make grow, those of heads too.
 
-    Moments of elementwise functions without a closed form are NaN at variances for which the functions are too steep
-    (tanh above 32, say); those that are too steep at variance 1 are refused.
+    Moments of elementwise functions without a closed form are Hermite series, and quadrature at variances too large for
+    these (`nngp.quadrature_dual`). They are NaN where a function oscillates or grows too fast for that; functions that
+    are too steep at variance 1 are refused.
+
+    Weights may be joined for one product that is taken apart again. Cells of LSTM and GRU tie too many Gaussians
+    together for a rule: `monte_carlo_kernel` estimates their kernels.
 
     Inner products over channels are taken as their averages; scores of attention so have a limit if they are divided by
     the width, not by its root.
@@ -197,8 +204,11 @@ def _by_blocks(
     def put(whole: Array, piece: Array, place: tuple[Array, Array]) -> Array:
         return jax.lax.dynamic_update_slice(whole, piece, corner(whole, place))
 
+    program, like = jax.make_jaxpr(one, return_shape=True)((i[0], j[0]))  # read once: for its shape, and to be run
+
     def compute(kernel: Kernel, place: tuple[Array, Array]) -> tuple[Kernel, None]:
-        return jax.tree.map(lambda whole, piece: put(whole, piece, place), kernel, one(place)), None
+        pieces = Kernel(*jaxpr_as_fun(program)(*place))
+        return jax.tree.map(lambda whole, piece: put(whole, piece, place), kernel, pieces), None
 
     def mirror(kernel: Kernel, place: tuple[Array, Array]) -> tuple[Kernel, None]:
         # In a loop of its own, or a piece would be computed twice: once along rows, once along columns.
@@ -209,7 +219,6 @@ def _by_blocks(
 
         return jax.tree.map(copied, kernel), None
 
-    like = jax.eval_shape(one, (i[0], j[0]))
     empty = jax.tree.map(lambda b: jnp.zeros((rows * size, columns * size, *b.shape[2:]), b.dtype), like)
     kernel, _ = jax.lax.scan(compute, empty, (i, j))
     off = [place for place in places if x2 is None and place[0] < place[1]]

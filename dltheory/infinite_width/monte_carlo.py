@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,10 @@ import numpy as np
 
 from dltheory import ntk
 from dltheory._checks import leading_axis, require
+from dltheory.infinite_width._param_variance import ParamVariance, given_variances, named_leaves
 from dltheory.typing import ApplyFn, Array, PRNGKey, PyTree
 
 __all__ = ["MonteCarloKernel", "monte_carlo_kernel"]
-
-ParamVariance = float | str | PyTree | Callable[[str, tuple[int, ...]], float]
 
 
 class MonteCarloKernel(NamedTuple):
@@ -101,7 +100,7 @@ def monte_carlo_kernel(
     params = jax.eval_shape(init_fn, key, x1)
     axes = _output_axes(jax.eval_shape(apply_fn, params, x1))
     variances = _variances(params, param_variance)
-    trainable = {path for path, variance in _paths(variances) if variance > 0}
+    trainable = {name for name, variance in named_leaves(variances) if variance > 0}
     require(bool(trainable), "`param_variance` must be positive for some leaf")
     scales = jax.tree.map(lambda variance: math.sqrt(variance) if variance > 0 else 1.0, variances)
 
@@ -167,29 +166,14 @@ def _output_axes(outputs: PyTree) -> tuple[int, ...]:
     return tuple(range(1, outputs.ndim))
 
 
-def _paths(tree: PyTree) -> list[tuple[str, Any]]:
-    """Leaves and their paths, such as "params/Dense_0/kernel"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
-
-
-def _variances(params: PyTree, given: ParamVariance) -> PyTree:
+def _variances(params: PyTree, param_variance: ParamVariance) -> PyTree:
     """A number for every leaf; zero for those that are not parameters."""
-    structure = jax.tree.structure(params)
-    paths = _paths(params)
-    values: list[Any]
-    if callable(given):
-        values = [given(path, leaf.shape) for path, leaf in paths]
-    elif given == "lecun":
-        values = [1 / math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 0.0 for _, leaf in paths]
-    elif isinstance(given, int | float) or getattr(given, "shape", None) == ():
-        values = [given] * len(paths)
-    else:
-        same = jax.tree.structure(given) == structure
-        require(same, f"`param_variance` must be a number, a function, 'lecun' or a tree like the params, {structure}")
-        values = jax.tree.leaves(given)
+    variances = given_variances(params, param_variance)
+    if param_variance is None or isinstance(param_variance, str):
+        require(param_variance == "lecun", f"`param_variance` must be 'lecun' or numbers, got {param_variance!r}")
+        leaves = jax.tree.leaves(params)
+        variances = [1 / math.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 0.0 for leaf in leaves]
+    names = [name for name, _ in named_leaves(params)]
     if isinstance(params, Mapping) and "params" in params:
-        values = [v if path.startswith("params/") else 0.0 for (path, _), v in zip(paths, values, strict=True)]
-    for (path, _), value in zip(paths, values, strict=True):
-        require(float(value) >= 0, f"`param_variance` must be non-negative, got {value} for {path!r}")
-    return jax.tree.unflatten(structure, map(float, values))
+        variances = [v if name.startswith("params/") else 0.0 for name, v in zip(names, variances, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(params), map(float, variances))

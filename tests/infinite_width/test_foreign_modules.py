@@ -175,6 +175,17 @@ class Sequence(nn.Module):
         return nn.Dense(4)(steps[:, -1])
 
 
+class Recurrent(nn.Module):
+    """A recurrent network whose gates tie together many Gaussians."""
+
+    cell: Any
+
+    @nn.compact
+    def __call__(self, x):
+        steps: Any = nn.RNN(self.cell(16))(x)
+        return nn.Dense(1)(steps[:, -1])
+
+
 class SideBySide(nn.Module):
     """Two layers laid side by side, one of which goes on, with or without the other."""
 
@@ -249,6 +260,58 @@ def test_what_is_picked_from_a_stack_is_what_it_was():
     found, expected = (_kernel(SideBySide(alone), x)(x) for alone in (False, True))
     np.testing.assert_allclose(found.nngp, expected.nngp, rtol=1e-6)
     np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-6)
+
+
+def _gated(params, x, joined):
+    """Layers that gate others of the same inputs: two products, or one that is taken apart."""
+    for first, second in params[:-1]:
+        if joined:
+            kernel, bias = (jnp.concatenate([first[name], second[name]], axis=-1) for name in ("kernel", "bias"))
+            gate, value = jnp.split(x @ kernel + bias.reshape(1, -1), [16], axis=-1)
+        else:
+            gate, value = (x @ layer["kernel"] + layer["bias"] for layer in (first, second))
+        x = nn.sigmoid(gate) * value
+    return x @ params[-1]
+
+
+@pytest.mark.slow
+def test_joined_weights_are_those_of_their_parts():
+    x, leaf = _inputs(3, 5), jax.ShapeDtypeStruct
+    params: list[Any] = [
+        [{"kernel": leaf((n, m), jnp.float32), "bias": leaf((1, m), jnp.float32)} for m in (16, 16)]
+        for n in (5, 16)
+    ]
+    params.append(leaf((16, 1), jnp.float32))
+
+    def variance(name, shape):
+        return 0.3 if name.endswith("bias") else 1.5 / shape[0]
+
+    def kernels(joined):
+        apply = functools.partial(_gated, joined=joined)
+        return jax.jit(infinite_width.kernel_fn(apply, params, param_variance=variance))(x)
+
+    for found, expected in zip(kernels(True), kernels(False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+SIZES = (("a", 8), ("b", 24))
+
+
+class JoinedPerceptron(nn.Module):
+    """A hidden layer whose weights are put together of two."""
+
+    @nn.compact
+    def __call__(self, x):
+        a, b = (self.param(f"{n}_kernel", nn.initializers.lecun_normal(), (5, width)) for n, width in SIZES)
+        return nn.Dense(1)(nn.relu(x @ jnp.concatenate([a, b], -1)))
+
+
+def test_a_layer_of_joined_weights_is_a_layer():
+    x = _inputs(4, 5)
+    found = jax.jit(_kernel(JoinedPerceptron(), x))(x)
+    expected = nngp.fully_connected_kernels(x, depth=1, sigma_w=1.0, sigma_b=0.0, activation="relu")
+    np.testing.assert_allclose(found.nngp, expected.nngp.covariance, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5, atol=1e-6)
 
 
 class Averaged(nn.Module):
@@ -408,6 +471,9 @@ REFUSED = {
     "many masks": (ManyMasks(), (5,), {}, MASKS),
     "known filters": (Blurred(), (6, 3), {}, {}),
     "noise": (GaussianNoise(), (5,), {}, MASKS),
+    "LSTM": (Recurrent(nn.LSTMCell), (3, 4), {}, {}),
+    "LSTM with joined weights": (Recurrent(nn.OptimizedLSTMCell), (3, 4), {}, {}),
+    "GRU": (Recurrent(nn.GRUCell), (3, 4), {}, {}),
     "softmax attention": (EncoderBlock(), (6, 32), {}, {}),
     "max pooling": (MaxPooled(), (6, 6, 3), {}, {}),
     "a batch normalisation in training": (ResNet(), (6, 6, 3), {"train": True}, {"mutable": ["batch_stats"]}),

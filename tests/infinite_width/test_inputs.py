@@ -56,8 +56,8 @@ def test_coordinates_may_mix(mix):
 @pytest.mark.parametrize(
     ("variance", "message"),
     [
-        (-1.0, "must not be negative"),
-        (float("nan"), "must not be negative"),
+        (-1.0, "must be non-negative"),
+        (float("nan"), "must be non-negative"),
         (lambda name, shape: "lecun", "one number for v"),
         (lambda name, shape: jnp.ones(shape), "one number for v"),
         ({"v": 1.0, "w": jnp.ones((3, 16))}, "one number for w"),

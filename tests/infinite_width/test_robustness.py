@@ -1,5 +1,8 @@
 """Kernels at inputs that are zero, equal, opposite and large: finite, symmetric, positive, with finite gradients."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -82,3 +85,70 @@ def test_single_precision_is_that_of_double_precision(name, x64):
     for low, high in zip(kernel(jnp.asarray(x)), kernel(jnp.asarray(x, float)), strict=True):
         assert low.dtype == jnp.float32
         np.testing.assert_allclose(low, high, rtol=0, atol=NETS[name][2] * np.abs(high).max())
+
+
+class Activated(nn.Module):
+    """One hidden layer of a function, and a skip connection around it."""
+
+    function: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(16, use_bias=False)(x)
+        return nn.Dense(1, use_bias=False)(x + nn.Dense(16, use_bias=False)(self.function(x)))
+
+
+# One of every kind: kinked, even, with a jump, in closed form, of light and heavy tails, saturating, pieced together.
+ACTIVATIONS = {
+    "leaky relu": nn.leaky_relu,
+    "abs": jnp.abs,
+    "sign": jnp.sign,
+    "erf": jax.lax.erf,
+    "gelu by tanh": nn.gelu,
+    "sigmoid": nn.sigmoid,
+    "cubic": lambda x: x - 0.1 * x**3,
+    "exp": jnp.exp,
+    "user-written": lambda x: jnp.where(x > 1, x, jnp.tanh(x)),
+}
+DEAR = {"sigmoid", "user-written"}  # to differentiate; "gelu by tanh" is
+GROWING = {"cubic": 1e3, "exp": 1.0}  # the largest inputs whose kernels are numbers
+
+
+def _require_sound(name, dtype):
+    """Zero, equal, opposite, near and large inputs, with gradients by both arguments."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 4))
+    size = GROWING.get(name, 1e6)
+    x = jnp.asarray(np.stack([a, b, a, -a, a + 1e-4 * b, 0 * a, size * a, -size * a, size * b]), dtype)
+    module = Activated(ACTIVATIONS[name])
+    kernel = infinite_width.kernel_fn(module.apply, jax.eval_shape(module.init, jax.random.key(0), x))
+
+    def total(x1, x2):
+        kernels = kernel(x1, x2)
+        return sum(jnp.sum(k) for k in kernels), kernels
+
+    if name in DEAR:
+        kernels = jax.jit(kernel)(x, x)
+    else:
+        gradients, kernels = jax.jit(jax.grad(total, (0, 1), has_aux=True))(x, x)
+        assert all(np.all(np.isfinite(g)) for g in gradients)
+    for matrix in kernels:
+        assert matrix.dtype == dtype
+        matrix = np.asarray(matrix, np.float64)
+        assert np.all(np.isfinite(matrix))
+        scale = np.sqrt(np.maximum(np.diag(matrix), 1e-12))
+        matrix = matrix / np.outer(scale, scale)
+        np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-5)
+        assert np.linalg.eigvalsh(matrix).min() > -3e-5
+        np.testing.assert_allclose(matrix[0], matrix[2], rtol=0, atol=1e-5)  # copies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_kind_of_activation_at_hard_inputs(name, unoptimized):
+    _require_sound(name, "float32")
+
+
+@pytest.mark.slow
+def test_hard_inputs_in_double_precision(unoptimized, x64):
+    _require_sound("sigmoid", "float64")

@@ -154,11 +154,6 @@ def copied_weights(module, x, width):
     return readout(nn.relu(x @ jnp.broadcast_to(w, (x.shape[-1], width))))
 
 
-def joined_weights(module, x, width):
-    a, b = (module.param(f"{n}_kernel", nn.initializers.normal(1.0), (x.shape[-1], width)) for n in "ab")
-    return readout(nn.relu(x @ jnp.concatenate([a, b], -1)))
-
-
 # Sums that are not divided by the width
 
 
@@ -190,7 +185,7 @@ VECTORS = (
     *(weights_with_exchanged_rows, weights_with_exchanged_columns, group_norm_of_concatenation),
     *(heads_of_concatenation, mean_over_heads, channel_windows, cumulative_channels, plane_and_sum, two_planes),
     *(shared_with_concatenation, steps_and_whole, added_and_multiplied, copied_weights),
-    *(joined_weights, product_over_root),
+    product_over_root,
 )
 REFUSED = {network.__name__: (network, (4,)) for network in VECTORS} | {
     "gate_by_own_windows": (gate_by_own_windows, (4, 3)),

@@ -30,7 +30,9 @@ PACKAGES = {"jax", "numpy", "optax", "chex", "diffrax"}
 # The one module that reads files, those of data sets that a user has; it writes none.
 READER = LIBRARY / "data" / "images.py"
 # The modules that evaluate functions while others trace them.
-CONSTANTS = {LIBRARY / "infinite_width" / name for name in ("_accuracy.py", "_functions.py")}
+CONSTANTS = {
+    LIBRARY / name for name in ("infinite_width/_kinks.py", "infinite_width/_recognition.py", "nngp/_accuracy.py")
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -70,6 +72,34 @@ def test_imports_point_one_way(path):
             assert target in BASE | SHARED, f"{path.name} is below the chapters and imports {module}"
         else:
             assert target in BASE | SHARED | ALLOWED.get(here, set()), f"{here} may not import {module}"
+
+
+def test_modules_do_not_import_each_other_in_circles():
+    """Also not inside functions, which hides it."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES if path.stem != "__init__"
+    }
+    imported = {
+        name: {
+            target
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.module
+            for target in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            if target in modules
+        }
+        for name, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " imports ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for target in imported[name]:
+                visit(target, (*above, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
