@@ -33,11 +33,15 @@ _MOST_MASKS = 4
 def apply(equation: Equation, operands: Sequence[Feature | Known], positions: tuple[int, ...]) -> Feature:
     """An elementwise equation of features and of known numbers at `positions`."""
     name = equation.name
+    operands = [_without_terms(v) for v in operands]
     random = [v for v in operands if isinstance(v, Feature)]
     params = equation.primitive.get_bind_params(equation.params)
 
     def primitive(*values: Array) -> Array:
-        return equation.primitive.bind(*_alike(values), **params)
+        which, *others = _alike(values)
+        if name == "select_n" and jnp.issubdtype(which.dtype, jnp.floating):  # as parameters are
+            which = which > 0.5 if len(others) == 2 else which.astype(jnp.int32)
+        return equation.primitive.bind(which, *others, **params)
 
     if name == "select_n" and isinstance(operands[0], Known) and operands[0].is_static:
         return _lift(operands[1 + int(operands[0].scalar())], positions)
@@ -330,6 +334,13 @@ def _compiled(
         return total
 
     return [operand(v) for v in operands], params
+
+
+def _without_terms(value: Feature | Known) -> Feature | Known:
+    """A feature that does not depend on any node is a known number."""
+    if isinstance(value, Known) or value.nodes:
+        return value
+    return sum((term.factor for term in value.terms), start=Known.constant(0.0, len(value.positions)))
 
 
 def _alike(values: Sequence[Any]) -> list[Array]:

@@ -40,10 +40,8 @@ def elementwise(context: Context, equation: Equation, operands: list[Value]) -> 
     if not any(isinstance(value, Random) for value in operands):
         return scale_weights(name, operands)
     template = common_template(operands)
-    if name == "mul":  # with a bias of variance 0, say
-        operands = [_without_variance(context, v, len(template.axes)) for v in operands]
-    if name == "mul" and any(isinstance(value, Weights) for value in operands):
-        raise UnsupportedError("random weights that multiply channel by channel leave no Gaussian")
+    if name == "mul":
+        _require_no_weights(context, operands)
     values = [
         add_weights(context, v, template)
         if isinstance(v, Weights)
@@ -61,13 +59,15 @@ def elementwise(context: Context, equation: Equation, operands: list[Value]) -> 
     return Random(template.axes, tuple(pieces))
 
 
-def _without_variance(context: Context, value: Value, rank: int) -> Value:
-    """0 in place of weights that are 0."""
-    if not isinstance(value, Weights) or sum(map(len, value.axes)) > 1:
-        return value
-    variance = context.variance(value.leaf, None)
-    zero = isinstance(variance, int | float) and variance == 0
-    return Known.constant(0.0, rank) if zero else value
+def _require_no_weights(context: Context, factors: Sequence[Value]) -> None:
+    for weights in (value for value in factors if isinstance(value, Weights)):
+        variance = context.variance(weights.leaf, None)
+        if isinstance(variance, int | float) and variance == 0:
+            raise UnsupportedError(
+                "weights of variance 0 that multiply leave nothing: give their values by concrete `params`, or their "
+                "variance by `param_variance`"
+            )
+        raise UnsupportedError("random weights that multiply channel by channel leave no Gaussian")
 
 
 def add_weights(context: Context, weights: Weights, template: Random) -> Random | Known:

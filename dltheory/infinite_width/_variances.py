@@ -68,7 +68,8 @@ class Variances:
             return Known.constant(np.full(leaf.shape, _INITIAL[last], leaf.dtype))
         if self.given[i] is None and _is_value(leaf):
             values = np.asarray(leaf)
-            if values.size and np.all(values == values.ravel()[0]) and (values.size > 1 or values.ravel()[0] in (0, 1)):
+            drawn = values.size == 1 and values.ndim > 0 and values.ravel()[0] not in (0, 1)  # a single random weight
+            if values.size and np.all(values == values.ravel()[0]) and not drawn:
                 return Known.constant(values)
         axes = tuple(((a, size),) if size > 1 else () for a, size in enumerate(leaf.shape))
         return Weights(i, axes, Known.constant(np.ones(())))

@@ -89,7 +89,7 @@ def kernel_fn(
             number is that for all leaves; else a pytree of numbers like `params`, or a function (path such as
             "params/Dense_0/kernel", shape) -> variance. By default "lecun", or 1 if that is what concrete parameters
             look like. Leaves named "scale" are the constants that they start as, and so are concrete leaves of equal
-            entries.
+            entries and concrete scalars.
 
     Returns:
         The kernels as a function of inputs, pure: it composes with `jit`, `vmap` and `grad`, also with respect to

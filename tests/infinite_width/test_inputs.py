@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +88,46 @@ def test_parameters_that_are_called_like_statistics_are_random():
     apply_fn = lambda variables, x: network()({"w": variables["params"]["mean"], "v": variables["params"]["var"]}, x)  # noqa: E731
     shapes = {"params": {"mean": SHAPES["w"], "var": SHAPES["v"]}}
     np.testing.assert_array_equal(kernel(apply_fn, params=shapes).ntk, kernel(network()).ntk)
+
+
+def test_a_number_that_is_known_is_a_constant():
+    """The slope of a rectifier, which is no random weight."""
+
+    def leaky(params, x):
+        return nn.leaky_relu(x @ params["w"], params["slope"]) @ params["v"]
+
+    def plain(params, x):
+        return nn.leaky_relu(x @ params["w"], 0.25) @ params["v"]
+
+    found = kernel(leaky, None, SHAPES | {"slope": jnp.array(0.25)})
+    np.testing.assert_allclose(found.ntk, kernel(plain, None).ntk, rtol=1e-6)
+
+
+def test_weights_of_variance_zero_that_multiply_are_refused():
+    """They would leave nothing: most likely their values are not known."""
+
+    def scaled(params, x):
+        return params["scaling"] * jnp.tanh(x @ params["w"]) @ params["v"]
+
+    for shape in [(), (1, 16)]:
+        with pytest.raises(NotImplementedError, match=r"`mul` at .*variance 0 that multiply leave nothing"):
+            kernel(scaled, "lecun", SHAPES | {"scaling": jax.ShapeDtypeStruct(shape, jnp.float32)})
+
+
+def test_known_numbers_choose_between_branches():
+    """Each input follows the branch that it chooses, so that inputs of different branches are uncorrelated."""
+
+    def branches(params, x):
+        h = jnp.where(x[:, :1] > 0, x @ params["w"], nn.relu(x @ params["u"]))
+        return h @ params["v"]
+
+    first, second = (kernel(lambda p, x, phi=phi: phi(x @ p["w"]) @ p["v"], "lecun") for phi in (lambda h: h, nn.relu))
+    chosen = np.asarray(X[:, 0] > 0)
+    assert 0 < chosen.sum() < len(X)
+    found = kernel(branches, "lecun", SHAPES | {"u": SHAPES["w"]})
+    for one, linear, rectified in zip(found, first, second, strict=True):
+        expected = np.outer(chosen, chosen) * linear + np.outer(~chosen, ~chosen) * rectified
+        np.testing.assert_allclose(one, expected, atol=1e-6)
 
 
 # Truth values, in place of `where`.
