@@ -27,7 +27,7 @@ def find_breaks(function: Elementwise, q: Array, params: Sequence[Array], slope:
     """Where the function or its slope breaks, and how."""
     orders = (1, 2) if slope else (0, 1)
     if function.num_params:
-        place = jax.lax.stop_gradient(switch_points(function, q, params))
+        place = switch_points(function, q, params)
         jumps = [_jump_at(function, q, params, place, order) for order in orders]
         place, jump, slope_jump = (jnp.moveaxis(x, -1, 0) for x in (place, *jumps))
     else:

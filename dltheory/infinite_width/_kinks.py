@@ -14,6 +14,7 @@ from dltheory import _programs
 from dltheory._numerics import safe_sqrt
 from dltheory.infinite_width._elementwise import Elementwise
 from dltheory.infinite_width._errors import UnsupportedError
+from dltheory.nngp._angles import safe_ratio
 from dltheory.typing import Array
 
 __all__ = ["RADIUS", "find_kinks", "switch_points"]
@@ -86,7 +87,10 @@ def _jumps(fn: Callable[[Array], Array], place: float, dtype: Any) -> tuple[floa
 
 
 def switch_points(function: Elementwise, q: Array, params: Sequence[Array]) -> Array:
-    """First and last root of the difference that every comparison of the function makes, in standard deviations."""
+    """First and last root of the difference that every comparison of the function makes, in standard deviations.
+
+    They move with the variance and the parameters, and their derivatives are those of implicit functions.
+    """
     scalar = jax.ShapeDtypeStruct((), q.dtype)
     program, _ = _programs.trace(function.fn, *[scalar] * (1 + len(params)))
 
@@ -99,6 +103,7 @@ def switch_points(function: Elementwise, q: Array, params: Sequence[Array]) -> A
     grid = jnp.linspace(-8.0, 8.0, 65, dtype=q.dtype)
     steps = 50 if q.dtype.itemsize >= 8 else 24
 
+    @jax.custom_jvp
     def roots(q: Array, *params: Array) -> Array:
         signs = jnp.sign(jax.vmap(lambda z: switches(z, q, *params))(grid))
         changes = signs[1:] != signs[:-1]
@@ -119,6 +124,18 @@ def switch_points(function: Elementwise, q: Array, params: Sequence[Array]) -> A
 
         low, high = jax.lax.fori_loop(0, steps, halve, (low, high))
         return jnp.where(any_change[None, :], (low + high) / 2, RADIUS).reshape(-1)
+
+    @roots.defjvp
+    def _(primals, tangents):
+        places = roots(*primals)
+
+        def move(place: Array, j: Array) -> Array:
+            _, change = jax.jvp(lambda *args: switches(place, *args)[j], primals, tangents)
+            _, slope = jax.jvp(lambda z: switches(z, *primals)[j], (place,), (jnp.ones_like(place),))
+            return -safe_ratio(change, slope)
+
+        moves = jax.vmap(move)(places, jnp.tile(jnp.arange(count), 2))
+        return places, jnp.where(places < RADIUS, moves, 0.0)
 
     flat = jax.vmap(roots)(q.reshape(-1), *(p.reshape(-1) for p in params))
     return flat.reshape(*q.shape, -1)

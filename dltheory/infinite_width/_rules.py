@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,7 +55,7 @@ def panel_rule(
     if extra:
         edges = jnp.concatenate([edges, jnp.stack([*extra, *(-place for place in extra)], axis=-1)], axis=-1)
     if function.num_params:
-        extra = jax.lax.stop_gradient(switch_points(function, q, params))
+        extra = switch_points(function, q, params)
         edges = jnp.concatenate([edges, extra, -extra], axis=-1)
     edges = jnp.sort(jnp.clip(edges, -radius, radius), axis=-1)[..., None]
     low, half = edges[..., :-1, :], (edges[..., 1:, :] - edges[..., :-1, :]) / 2
