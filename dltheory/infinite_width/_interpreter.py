@@ -26,7 +26,7 @@ from dltheory.infinite_width._layout import broadcast, reshape, transpose
 from dltheory.infinite_width._moments import Moments
 from dltheory.infinite_width._noise import draw, transform_noise
 from dltheory.infinite_width._products import dot_general, lookup
-from dltheory.infinite_width._totals import divide, total_of, vanish
+from dltheory.infinite_width._totals import divide, require_limit, still_vanishing, total_of, vanish
 from dltheory.infinite_width._values import Joined, Noise, Random, Total, Value, Vanishing, Weights
 from dltheory.infinite_width._weights import move_weights
 from dltheory.typing import Array
@@ -77,8 +77,14 @@ class Interpreter:
         masked = name in ELEMENTWISE and any(isinstance(v, Random) for v in operands)
         if any(isinstance(v, Noise) for v in operands) and equation.body is None and not masked:
             return [transform_noise(equation, operands, shape)]
-        if all(isinstance(value, Known) for value in operands):
-            return evaluate_known(program, equation, operands)  # pyright: ignore[reportArgumentType]
+        require_limit(equation, operands)
+        known = [value for value in operands if isinstance(value, Known)]
+        if len(known) == len(operands):
+            vanishing = any(value.width for value in known)
+            if vanishing and equation.body is not None and name != "scan":
+                return self.run(equation.body, operands)
+            results = evaluate_known(program, equation, known)
+            return [still_vanishing(equation, known, result) for result in results] if vanishing else results
         if any(isinstance(value, Vanishing) for value in operands):
             return [vanish(program, equation, operands)]
         if equation.body is not None and name != "scan":

@@ -30,10 +30,12 @@ class Known:
         arrays: the value, or those of both sets of inputs with a leading axis of examples; with one set of inputs a
             single array of the latter kind.
         batched: whether the arrays have that axis.
+        width: if it is 0 as the limit of an average over so many channels, which is random at any width, else 0.
     """
 
     arrays: tuple[Array, ...]
     batched: bool = False
+    width: int = 0
 
     @staticmethod
     def constant(value: ArrayLike, rank: int | None = None) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from dltheory.infinite_width._gaussians import Feature
 from dltheory.infinite_width._known import Known
 from dltheory.infinite_width._values import Random, Total, Value, Vanishing
 
-__all__ = ["divide", "largest_factor", "settle", "total_of", "vanish"]
+__all__ = ["divide", "largest_factor", "require_limit", "settle", "still_vanishing", "total_of", "vanish"]
 
 _ROUGHLY = 1.1  # such as the width that is reduced by 1
 
@@ -23,6 +24,10 @@ _HOMOGENEOUS = {
     *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "slice", "convert_element_type", "copy"),
     *("reduce_precision", "real", "neg", "abs", "reduce_sum", "reduce_max", "reduce_min"),
 }
+
+
+_JUMPING = {"lt", "le", "gt", "ge", "eq", "ne", "sign", "argmax", "argmin", "sort", "round", "floor", "ceil"}
+_ZERO_AT_ZERO = _HOMOGENEOUS | {"square", "sqrt", "tanh", "sin", "erf", "max", "min", "add", "sub"}
 
 
 _UNDIVIDED = (
@@ -42,11 +47,47 @@ def vanish(program: Program, equation: Equation, operands: list[Value]) -> Value
         number = float(np.asarray(others[0].arrays[0]).reshape(()))
         number = 1 / number if equation.name == "div" else number
         if abs(number) * value.width <= 1.01:
-            return value.zeros
+            return dataclasses.replace(value.zeros, width=value.width)
     raise UnsupportedError(
         "a sum of independent terms of mean 0 over channels vanishes beside the width, by which it must be divided at "
         "once; divided by its root (as scores of attention are) it stays random, and there is no rule for what follows"
     )
+
+
+def require_limit(equation: Equation, operands: Sequence[Value]) -> None:
+    """Refuses what is not continuous where an average of terms of mean 0 has its limit."""
+    widths = [v.width if isinstance(v, Known) else 0 for v in operands]
+    if not any(widths):
+        return
+    name = equation.name
+    itself = len(operands) == 2 and operands[0] is operands[1]  # as what looks for NaN compares
+    jumps = name in _JUMPING and all(_is_small(v) for v in operands) and not itself
+    singular = (name in {"div", "rem"} and widths[1]) or name in {"log", "rsqrt"}
+    singular = singular or (name == "integer_pow" and equation.params["y"] < 0)
+    numbers = [abs(float(v.scalar())) for v in operands if isinstance(v, Known) and v.is_static and not v.width]
+    grows = name == "mul" and any(number >= 0.99 * max(widths) ** 0.5 for number in numbers)
+    if jumps or singular or grows:
+        raise UnsupportedError(
+            "an average of independent terms of mean 0 vanishes as the width grows, but its sign and its size beside "
+            "one over the root of the width stay random, and there is no rule for what follows"
+        )
+
+
+def still_vanishing(equation: Equation, operands: Sequence[Known], result: Known) -> Known:
+    """The result of an equation, marked if it is the limit of what vanishes."""
+    name = equation.name
+    if name == "mul":
+        vanishes = any(v.width for v in operands)
+    elif name == "div":
+        vanishes = bool(operands[0].width)
+    else:
+        vanishes = (name in _ZERO_AT_ZERO and all(_is_small(v) for v in operands)) or name == "integer_pow"
+    return dataclasses.replace(result, width=max(v.width for v in operands)) if vanishes else result
+
+
+def _is_small(value: Value) -> bool:
+    """Whether it vanishes, or is a number as small as those that are added so that nothing is divided by 0."""
+    return isinstance(value, Known) and bool(value.width or (value.is_static and abs(value.scalar()) <= _SMALL))
 
 
 def largest_factor(feature: Feature) -> float:

@@ -81,8 +81,8 @@ def kernel_fn(
     together for a rule: `monte_carlo_kernel` estimates their kernels.
 
     Inner products over channels are taken as their averages; scores of attention so have a limit if they are divided by
-    the width, not by its root. Averages of features of mean 0 are 0: what jumps there, such as the sign of an average,
-    has another limit, and is not refused.
+    the width, not by its root. An average of features of mean 0 vanishes, and what jumps there, such as its sign, is
+    refused where the mean is 0 because that of a factor is; the sign of an average of cubes is not, though random too.
 
     Args:
         apply_fn: (params, x) -> outputs [n, k], each row from its own input, e.g. the `apply` of a Flax module.

@@ -180,12 +180,37 @@ def pixel_shuffle(module, x, width):
     return readout(nn.relu(nn.Conv(width, (3,), use_bias=False)(h)).mean(1))
 
 
+# Averages of mean 0, which stay random beside what is as small
+
+
+def sign_of_an_average(module, x, width):
+    h = dense(width)(x)
+    return readout(h * (2 + jnp.sign(h.mean(-1, keepdims=True))))
+
+
+def choice_by_an_average(module, x, width):
+    h = dense(width)(x)
+    return readout(jnp.where(h.mean(-1, keepdims=True) > 0, h, 2 * h))
+
+
+def average_over_its_size(module, x, width):
+    h = dense(width)(x)
+    average = h.mean(-1, keepdims=True)
+    return readout(h * jnp.exp(average / jnp.sqrt(average**2 + 1e-12)))
+
+
+def average_times_the_root(module, x, width):
+    h = dense(width)(x)
+    return readout(h * nn.sigmoid(width**0.5 * h.mean(-1, keepdims=True)))
+
+
 VECTORS = (
     *(reversed_channels, permuted_channels, exchanged_channels, exchanged_flat_channels, trace_of_square),
     *(weights_with_exchanged_rows, weights_with_exchanged_columns, group_norm_of_concatenation),
     *(heads_of_concatenation, mean_over_heads, channel_windows, cumulative_channels, plane_and_sum, two_planes),
     *(shared_with_concatenation, steps_and_whole, added_and_multiplied, copied_weights),
     product_over_root,
+    *(sign_of_an_average, choice_by_an_average, average_over_its_size, average_times_the_root),
 )
 REFUSED = {network.__name__: (network, (4,)) for network in VECTORS} | {
     "gate_by_own_windows": (gate_by_own_windows, (4, 3)),
@@ -299,6 +324,18 @@ def test_their_relatives_are_within_the_noise_of_an_average(name):
     right = deviations(estimate, exact.nngp, exact.ntk)
     wrong = deviations(estimate, exact.nngp, 1.1 * exact.ntk)
     assert max(right) < LIMIT < wrong[1], (right, wrong)
+
+
+def test_continuous_functions_of_averages_of_mean_zero_have_limits():
+    def gated(module, x, width):
+        h = dense(width)(x)
+        return readout(h * nn.softmax(jnp.stack([h.mean(-1), dense(width)(x).mean(-1)], -1))[:, :1])
+
+    def halved(module, x, width):
+        return readout(dense(width)(x) / 2)
+
+    found, expected = (_kernel(network, _inputs(4)) for network in (gated, halved))
+    np.testing.assert_allclose(found.nngp, expected.nngp, rtol=1e-6)
 
 
 def test_known_zeros_before_a_bias():
