@@ -23,7 +23,7 @@ from dltheory.infinite_width._kinks import find_kinks
 from dltheory.infinite_width._pairs import series_moment
 from dltheory.infinite_width._recognition import recognise
 from dltheory.infinite_width._rules import PANEL, panel_rule
-from dltheory.nngp._selection import num_nodes, select_dual
+from dltheory.nngp._selection import accurate_series, select_dual
 from dltheory.nngp.covariances import PairCovariance
 from dltheory.nngp.dual import Dual
 from dltheory.typing import Array
@@ -62,10 +62,7 @@ def elementwise(fn: Callable[..., Array], num_params: int = 0) -> Elementwise:
         return Elementwise(fn, 0, kinks, jumps, slope_jumps, bends, found[1], found[0])
     function = Elementwise(fn, 0, kinks, jumps, slope_jumps, bends)
     accuracy = function.accuracy
-    if any(jumps):
-        dual = _jumping_dual(function)
-    else:
-        dual = nngp.series_dual(fn, num_terms=accuracy.num_terms, kinks=kinks, num_nodes=num_nodes(accuracy, kinks))
+    dual = _jumping_dual(function) if any(jumps) else accurate_series(fn, kinks, accuracy)
     if is_refused(accuracy.variance) or function.profile is None:
         dual = _limited_dual(dual, accuracy.variance)
     else:

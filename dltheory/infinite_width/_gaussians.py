@@ -35,7 +35,6 @@ __all__ = [
     "Sum",
     "Term",
     "Wrapped",
-    "as_node",
     "is_mask",
     "move_feature",
     "move_node",

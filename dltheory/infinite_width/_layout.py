@@ -22,7 +22,7 @@ from dltheory.infinite_width._values import (
     position_places,
 )
 
-__all__ = ["broadcast", "regroup", "reshape", "slice_axis", "transpose", "with_axes"]
+__all__ = ["broadcast", "regroup", "reshape", "slice_axis", "transpose"]
 
 
 def regroup(

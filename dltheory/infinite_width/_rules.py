@@ -13,7 +13,6 @@ from dltheory.infinite_width._kinks import switch_points
 from dltheory.typing import Array
 
 __all__ = [
-    "EDGES",
     "FAR",
     "PANEL",
     "PLANE_EDGES",

@@ -18,7 +18,7 @@ from dltheory.nngp.quadrature import quadrature_dual
 from dltheory.nngp.series import series_dual
 from dltheory.typing import Array, PyTree
 
-__all__ = ["beyond", "known_dual", "num_nodes", "select_dual", "switched"]
+__all__ = ["accurate_series", "beyond", "known_dual", "select_dual", "switched"]
 
 
 @functools.cache
@@ -31,8 +31,7 @@ def known_dual(fn: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> D
         with jax.ensure_compile_time_eval():
             slope_jumps = profile(derivative(fn), kinks).jumps
             accuracy = measure(fn, kinks, (0.0,) * len(kinks), slope_jumps)
-        series = series_dual(fn, num_terms=accuracy.num_terms, kinks=kinks, num_nodes=num_nodes(accuracy, kinks))
-        return select_dual(fn, kinks, accuracy, series)
+        return select_dual(fn, kinks, accuracy, accurate_series(fn, kinks, accuracy))
 
     def now() -> Dual:
         return chosen(jnp.result_type(float).itemsize >= 8)
@@ -40,10 +39,14 @@ def known_dual(fn: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> D
     return Dual(lambda pairs: now().kernel(pairs), lambda pairs: now().derivative(pairs))
 
 
-def num_nodes(accuracy: Accuracy, kinks: Sequence[float], longer: int = 1) -> int:
-    """How many nodes the coefficients of a series need, or of one with so many times the terms."""
+def accurate_series(
+    fn: Callable[[Array], Array], kinks: tuple[float, ...], accuracy: Accuracy, longer: int = 1
+) -> Dual:
+    """The series of as many terms as a function needs, or of so many times as many, with the nodes that they need."""
     panels = 1 + len({abs(kink) for kink in kinks} - {0.0})
-    return max(128 * panels, 192) * math.isqrt(longer * accuracy.num_terms // 64)
+    num_terms = longer * accuracy.num_terms
+    nodes = max(128 * panels, 192) * math.isqrt(num_terms // 64)
+    return series_dual(fn, num_terms=num_terms, kinks=kinks, num_nodes=nodes)
 
 
 def select_dual(
@@ -56,8 +59,7 @@ def select_dual(
 
     @functools.cache
     def longer_series() -> Dual:
-        nodes = num_nodes(accuracy, kinks, 4)
-        return series_dual(fn, num_terms=4 * accuracy.num_terms, kinks=kinks, num_nodes=nodes)
+        return accurate_series(fn, kinks, accuracy, longer=4)
 
     def ways(dtype) -> tuple[list[float], list[Dual]]:
         if jumps or jnp.dtype(dtype).itemsize < 8 or accuracy.longer == accuracy.fine:
